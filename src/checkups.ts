@@ -1,0 +1,320 @@
+/** What a user holds: upstreams by key, events, start and close. */
+import { isDeepStrictEqual } from 'node:util'
+import { expected, onlyKeys, record, string } from './check.js'
+import { systemClock, systemRandom, type Clock, type Random } from './clock.js'
+import { compileCluster, compileUpstream, isWhole, toOptions } from './config.js'
+import type { Cluster, ServerOptions, Timeouts, UpstreamConfig, UpstreamOptions } from './config.js'
+import { CheckupsError, ConfigError, UnknownPeerError, UnknownUpstreamError } from './errors.js'
+import { Events, type CheckupsEvents, type Listener } from './events.js'
+import type { Outcome } from './health/outcome.js'
+import { upstreamStatus, type CheckupsStatus } from './status.js'
+import { targetAddress, withChange, withoutServer, withServer, type ServerChange, type ServerTarget } from './upstream/edit.js'
+import { UpstreamHandle, type HandleOwner } from './upstream/handle.js'
+import { PeerObject, type Peer } from './upstream/peer.js'
+import type { Pick } from './upstream/pick.js'
+import { readyOk, type AttemptContext, type ReadyOkOptions, type RetryBudget } from './upstream/retry.js'
+import type { PeerAddress, SelectOptions, UnavailableReason } from './upstream/selection.js'
+import { Upstream, type UpstreamEnv } from './upstream/upstream.js'
+
+/** Options of an instance. */
+export interface CheckupsOptions {
+  /** The upstreams it begins with, by key. Here, and only here, one may be empty. Default: none. */
+  readonly upstreams?: Readonly<Record<string, UpstreamOptions>> | ReadonlyMap<string, UpstreamOptions> | undefined
+  /** Where time comes from. Default: the machine's clock. */
+  readonly clock?: Clock | undefined
+  /** Where chance comes from, in [0, 1). Default `Math.random`; `() => 0` gives nginx's sequences from their first pick. */
+  readonly random?: Random | undefined
+  /** Limits the retries of all `readyOk` calls that bring none of their own. Default: no limit. */
+  readonly retryBudget?: RetryBudget | undefined
+}
+
+const OPTION_KEYS = new Set(['upstreams', 'clock', 'random', 'retryBudget'])
+
+/**
+ * A set of upstreams: which peer next, how that went, and who belongs to them.
+ *
+ * @example
+ * ```ts
+ * const checkups = new Checkups({ upstreams: { api: { servers: ['10.0.0.1:80', '10.0.0.2:80'] } } })
+ * const peer = checkups.selectPeer('api')
+ * ```
+ */
+export class Checkups {
+  readonly #upstreams = new Map<string, Upstream>()
+  readonly #events = new Events()
+  readonly #clock: Clock
+  readonly #budget: RetryBudget | undefined
+  readonly #env: UpstreamEnv
+  readonly #handleOwner: HandleOwner
+  readonly #startedAt: number
+  #generation = 0
+  #closed = false
+
+  /** @throws {@link ConfigError} */
+  constructor(options: CheckupsOptions = {}) {
+    onlyKeys('options', record('options', '', options), OPTION_KEYS)
+    this.#clock = checkClock(options.clock ?? systemClock)
+    this.#budget = options.retryBudget
+    const random = options.random ?? systemRandom
+    if (typeof random !== 'function') throw expected('options', 'random', 'a function', random)
+    this.#env = {
+      clock: this.#clock,
+      random,
+      nextGeneration: () => ++this.#generation,
+      publish: (event) => this.#events.emit(event.type, event as never),
+      onThrow: (error, during) => this.#events.caught(error, during),
+    }
+    this.#handleOwner = {
+      find: (key) => this.#find(key),
+      readyOk: (upstream, callback, readyOptions) => this.#readyOk(upstream, callback, readyOptions),
+    }
+    this.#startedAt = this.#clock.wallTime()
+    const upstreams = options.upstreams ?? {}
+    const entries = upstreams instanceof Map ? [...upstreams] : Object.entries(record('upstreams', '', upstreams))
+    const configs = entries.map(([key, upstream]) => [key, compileUpstream(pathOf(key), upstream)] as const)
+    for (const [key, config] of configs) this.#apply(key, config, 'configured')
+  }
+
+  // Picking
+
+  /**
+   * The next peer of an upstream; undefined if nobody is available ({@link unavailableReason} says why). Counts nothing as
+   * in flight: tell failures with {@link feedbackStatus}, or use {@link acquirePeer}.
+   *
+   * @throws {@link UnknownUpstreamError}
+   */
+  selectPeer(key: string, options?: SelectOptions): Peer | undefined {
+    return this.#find(key).selectPeer(options)
+  }
+
+  /**
+   * The next peer with a handle that counts as a request in flight until `pick.done(outcome)`; undefined if nobody is
+   * available. What `maxConns`, latency and load are about needs this form, or {@link readyOk}.
+   *
+   * @throws {@link UnknownUpstreamError}
+   */
+  acquirePeer(key: string, options?: SelectOptions): Pick | undefined {
+    return this.#find(key).acquirePeer(options)
+  }
+
+  /**
+   * Says how a request to a peer went: marks passive health. Returns false, and does nothing, for a peer that has left.
+   *
+   * @param outcome - see {@link Outcome}; `true` means failed
+   * @throws {@link UnknownUpstreamError}, {@link UnknownPeerError} for an address that the upstream never had
+   */
+  feedbackStatus(key: string, peer: Peer | PeerAddress, outcome: Outcome): boolean {
+    // The end of a request whose upstream was deleted meanwhile is no error.
+    if (peer instanceof PeerObject && peer.upstream === key && !this.#upstreams.has(key)) return false
+    return this.#find(key).feedbackStatus(peer, outcome)
+  }
+
+  /**
+   * Calls `callback` with one peer after another, never twice with the same server of a level, until it succeeds; resolves
+   * to its result. An attempt fails if the callback throws, resolves to `false` or to something with a failing HTTP
+   * `status`, or exceeds `tryTimeout`.
+   *
+   * @throws {@link UnknownUpstreamError}; {@link AttemptsError} with every attempt's peer, time and error
+   */
+  async readyOk<T>(
+    key: string,
+    callback: (peer: Peer, attempt: AttemptContext) => T | PromiseLike<T>,
+    options?: ReadyOkOptions<T>,
+  ): Promise<T> {
+    return this.#readyOk(this.#find(key), callback, options)
+  }
+
+  /** Why a pick would find nobody, or undefined if it would find somebody. Changes nothing. */
+  unavailableReason(key: string, options?: SelectOptions): UnavailableReason | undefined {
+    return this.#find(key).unavailable(options)
+  }
+
+  /** The upstream without the look-up of its key; see {@link UpstreamHandle}. */
+  upstream(key: string): UpstreamHandle {
+    return new UpstreamHandle(this.#handleOwner, key)
+  }
+
+  // Changing
+
+  /**
+   * Gives an upstream another cluster (its other options stay), or, if `cluster` or `servers` is in the object, a whole new
+   * configuration; creates it if there is none. Peers that stay keep their health, requests in flight and place in the
+   * sequence. The next pick sees it, also before the promise resolves: with the change's generation, when all who must know
+   * do.
+   *
+   * @throws {@link ConfigError} (the promise rejects) naming the value; nothing has changed then
+   */
+  async updateUpstream(key: string, update: Cluster | UpstreamOptions): Promise<number> {
+    this.#mustBeOpen()
+    string('key', '', key)
+    const current = this.#upstreams.get(key)?.config
+    const path = pathOf(key)
+    const config =
+      isWhole(update) || current === undefined
+        ? compileUpstream(path, isWhole(update) ? update : { cluster: update }, current)
+        : compileCluster(`${path}.cluster`, update, current.settings, current)
+    if (!config.settings.allowEmpty && config.levels.every(({ servers }) => servers.length === 0)) {
+      throw new ConfigError(path, 'expected at least one server; deleteUpstream removes an upstream, allowEmpty allows this')
+    }
+    return this.#apply(key, config, 'updateUpstream')
+  }
+
+  /**
+   * Removes an upstream. Requests in flight end as they would; a `readyOk` under way starts no further attempt.
+   *
+   * @throws {@link UnknownUpstreamError} (the promise rejects)
+   */
+  async deleteUpstream(key: string): Promise<number> {
+    this.#mustBeOpen()
+    const upstream = this.#find(key)
+    const generation = ++this.#generation
+    this.#upstreams.delete(key)
+    upstream.apply({ what: 'delete', source: 'code', reason: 'deleteUpstream', generation })
+    return generation
+  }
+
+  /**
+   * Adds one server, to the named level or to the first.
+   *
+   * @throws {@link UnknownUpstreamError}, {@link ConfigError} (the promise rejects)
+   */
+  async addServer(key: string, server: ServerOptions | string, options: { level?: string } = {}): Promise<number> {
+    const { config } = this.#find(key)
+    return this.updateUpstream(key, withServer(pathOf(key), config, server, options.level))
+  }
+
+  /**
+   * Removes one server, from every level it is in.
+   *
+   * @throws {@link UnknownUpstreamError}, {@link UnknownPeerError}, {@link ConfigError} for the last one (the promise rejects)
+   */
+  async removeServer(key: string, server: ServerTarget): Promise<number> {
+    return this.updateUpstream(key, withoutServer(key, this.#find(key).config, targetAddress(server)))
+  }
+
+  /**
+   * Changes one server, in every level it is in. A later `updateUpstream` brings its own values.
+   *
+   * @throws {@link UnknownUpstreamError}, {@link UnknownPeerError}, {@link ConfigError} (the promise rejects)
+   */
+  async setServer(key: string, server: ServerTarget, change: ServerChange): Promise<number> {
+    return this.updateUpstream(key, withChange(key, this.#find(key).config, targetAddress(server), change))
+  }
+
+  // Seeing
+
+  /** The configuration of an upstream, every default written out; undefined if there is none. */
+  getUpstream(key: string): UpstreamOptions | undefined {
+    const upstream = this.#upstreams.get(key)
+    return upstream === undefined ? undefined : toOptions(upstream.config)
+  }
+
+  /** All configurations by key. */
+  getUpstreams(): Map<string, UpstreamOptions> {
+    return new Map(Array.from(this.#upstreams, ([key, { config }]) => [key, toOptions(config)]))
+  }
+
+  /** The state of every peer now. Changes nothing. {@link toCheckupsStatus} brings it into the ancestor's shape. */
+  getStatus(): CheckupsStatus {
+    const now = this.#clock.now()
+    return {
+      startedAt: this.#startedAt,
+      at: this.#clock.wallTime(),
+      generation: this.#generation,
+      upstreams: Array.from(this.#upstreams.values(), (upstream) => upstreamStatus(upstream, now)),
+    }
+  }
+
+  /**
+   * The timeouts that an adapter is to use with the upstream's peers.
+   *
+   * @throws {@link UnknownUpstreamError}
+   */
+  getUpstreamTimeouts(key: string): Timeouts {
+    return this.#find(key).settings.timeouts
+  }
+
+  /** Calls `listener` at every such event, after the change has been made. What it throws disturbs nobody. */
+  on<E extends keyof CheckupsEvents>(event: E, listener: Listener<E>): this {
+    this.#events.on(event, listener)
+    return this
+  }
+
+  /** Stops calling `listener`. */
+  off<E extends keyof CheckupsEvents>(event: E, listener: Listener<E>): this {
+    this.#events.off(event, listener)
+    return this
+  }
+
+  // Life
+
+  /**
+   * Begins what runs by itself, and resolves when picking may begin. Bans end without it.
+   *
+   * @throws {@link CheckupsError} if the instance was closed (the promise rejects)
+   */
+  async start(): Promise<void> {
+    this.#mustBeOpen()
+  }
+
+  /** Ends every timer. Picks go on from the last state; changes are refused. May be called again. */
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const upstream of this.#upstreams.values()) upstream.close()
+  }
+
+  /** {@link close}, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  #find(key: string): Upstream {
+    const upstream = this.#upstreams.get(key)
+    if (upstream === undefined) throw new UnknownUpstreamError(key)
+    return upstream
+  }
+
+  #readyOk<T>(
+    upstream: Upstream,
+    callback: (peer: Peer, attempt: AttemptContext) => T | PromiseLike<T>,
+    options: ReadyOkOptions<T> = {},
+  ): Promise<T> {
+    return readyOk(upstream, callback, options, { clock: this.#clock, budget: this.#budget, onThrow: this.#env.onThrow })
+  }
+
+  /** An update that changes nothing is none: no event, and the generation stays. */
+  #apply(key: string, config: UpstreamConfig, reason: string): number {
+    const known = this.#upstreams.get(key)
+    if (known !== undefined && isDeepStrictEqual(known.config, config)) return known.generation
+    const upstream = known ?? new Upstream(key, config, this.#env)
+    const generation = ++this.#generation
+    // Listeners find a new upstream already there; one whose policy cannot be made never was.
+    if (known === undefined) this.#upstreams.set(key, upstream)
+    try {
+      upstream.apply({ what: 'config', config, source: 'code', reason, generation })
+    } catch (error) {
+      if (known === undefined) this.#upstreams.delete(key)
+      throw error
+    }
+    return generation
+  }
+
+  #mustBeOpen(): void {
+    if (this.#closed) throw new CheckupsError('ERR_CHECKUPS_CLOSED', 'this instance was closed')
+  }
+}
+
+/** How an upstream's configuration is called in errors. */
+function pathOf(key: string): string {
+  return /^[\w-]+$/.test(key) ? `upstreams.${key}` : `upstreams[${JSON.stringify(key)}]`
+}
+
+function checkClock(clock: Clock): Clock {
+  for (const method of ['now', 'wallTime', 'setTimeout', 'clearTimeout'] as const) {
+    if (typeof (clock as Partial<Clock>)[method] !== 'function') {
+      throw expected('options.clock', method, 'a function', (clock as Partial<Clock>)[method])
+    }
+  }
+  return clock
+}
+

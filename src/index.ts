@@ -1,0 +1,53 @@
+/**
+ * Checkups: load balancing inside a Node process. See {@link Checkups}.
+ *
+ * @module checkups
+ */
+export { Checkups, type CheckupsOptions } from './checkups.js'
+export type { Clock, Random, TimerHandle } from './clock.js'
+export type {
+  Cluster,
+  LevelOptions,
+  ServerDefaults,
+  ServerOptions,
+  Timeouts,
+  UpstreamOptions,
+} from './config.js'
+export {
+  CheckupsError,
+  ConfigError,
+  errorCodes,
+  isCheckupsError,
+  UnknownPeerError,
+  UnknownUpstreamError,
+  type ErrorCode,
+} from './errors.js'
+export type { CheckupsEvents, ErrorEvent, Listener } from './events.js'
+export {
+  toCheckupsStatus,
+  type CheckupsServerStatus,
+  type CheckupsStatus,
+  type LevelStatus,
+  type PassiveStatus,
+  type ServerStatus,
+  type UpstreamStatus,
+} from './status.js'
+export type { Balancer, BalancerEnv, BalancerFactory, Member, Request, Result } from './balancer/balancer.js'
+export type { BalancerOption, NamedBalancer } from './balancer/registry.js'
+export type { HasStatus, Outcome, RetryVerdict, StatusMap, Verdict } from './health/outcome.js'
+export type { HealthWord } from './health/record.js'
+export type {
+  ChangeEvent,
+  ChangeInfo,
+  ChangeSource,
+  PeerDrainedEvent,
+  PeerEvent,
+  UpstreamDeleteEvent,
+  UpstreamUpdateEvent,
+} from './upstream/change.js'
+export type { ServerChange, ServerTarget } from './upstream/edit.js'
+export type { UpstreamHandle } from './upstream/handle.js'
+export type { ConnectOptions, Peer } from './upstream/peer.js'
+export type { Pick } from './upstream/pick.js'
+export { AttemptsError, type Attempt, type AttemptContext, type ReadyOkOptions, type RetryBudget } from './upstream/retry.js'
+export type { PeerAddress, SelectOptions, UnavailableReason } from './upstream/selection.js'

@@ -1,0 +1,155 @@
+/** What an instance says of itself: for programs and people, and in the shape that lua-resty-checkups has. */
+import { serverOptions, type ServerOptions } from './config.js'
+import type { Passive } from './health/passive.js'
+import type { HealthWord } from './health/record.js'
+import type { Level } from './upstream/level.js'
+import type { PeerState } from './upstream/state.js'
+import type { Upstream } from './upstream/upstream.js'
+
+/** Passive health of a peer: what outcomes have made of it. */
+export interface PassiveStatus {
+  /** `up`, `banned` until its time is over, or on `trial` after that. */
+  readonly state: Passive['state']
+  /** Failures that count now. */
+  readonly failures: number
+  /** Bans so far. */
+  readonly bans: number
+  /** Milliseconds until the ban ends; 0 if there is none. */
+  readonly remaining: number
+}
+
+/** One server of one level. */
+export interface ServerStatus {
+  /** Canonical address. */
+  readonly address: string
+  /** As configured, every default written out. */
+  readonly server: ServerOptions
+  /** Whether it could be picked now. */
+  readonly available: boolean
+  /** All parts of health in one word. */
+  readonly health: HealthWord
+  /** Why it last changed, in words; empty if it never has. */
+  readonly reason: string
+  /** Milliseconds since it last went down or came up (or was made). */
+  readonly age: number
+  /** When that was, in milliseconds since the Unix epoch. */
+  readonly since: number
+  /** What outcomes have made of it. */
+  readonly passive: PassiveStatus
+  /** Requests in flight from this entry; the cap counts those of the address. */
+  readonly inFlight: number
+}
+
+/** A level or named cluster. */
+export interface LevelStatus {
+  /** Its name; the levels of an array are named by position, from '0'. */
+  readonly name: string
+  /** Its servers in order, primaries and backups. */
+  readonly servers: readonly ServerStatus[]
+}
+
+/** An upstream. */
+export interface UpstreamStatus {
+  /** Its key. */
+  readonly key: string
+  /** Of its last change. */
+  readonly generation: number
+  /** Whether the levels are named clusters. */
+  readonly keyed: boolean
+  /** In order. */
+  readonly levels: readonly LevelStatus[]
+}
+
+/** The whole instance. */
+export interface CheckupsStatus {
+  /** When it was made, in milliseconds since the Unix epoch. */
+  readonly startedAt: number
+  /** When this status was, likewise. */
+  readonly at: number
+  /** Of the last change of anything. */
+  readonly generation: number
+  /** All upstreams, in the order they were made. */
+  readonly upstreams: readonly UpstreamStatus[]
+}
+
+export function upstreamStatus(upstream: Upstream, now: number): UpstreamStatus {
+  const { levels } = upstream.membership
+  const named = upstream.config.levels.map(({ name, servers }) => {
+    const lists = levels.filter((level) => level.name === name)
+    return { name, servers: servers.map(({ endpoint }) => serverStatus(lists, endpoint.address, now)) }
+  })
+  return { key: upstream.key, generation: upstream.generation, keyed: upstream.config.keyed, levels: named }
+}
+
+function serverStatus(lists: readonly Level[], address: string, now: number): ServerStatus {
+  const entry = lists.map((level) => level.byAddress.get(address)).find((found) => found !== undefined)!
+  const { state, server } = entry
+  return {
+    address,
+    server: serverOptions(server),
+    available: entry.available,
+    health: state.word,
+    reason: state.reason,
+    age: now - state.since,
+    since: state.sinceWall,
+    passive: passiveStatus(state, now),
+    inFlight: entry.inFlight,
+  }
+}
+
+function passiveStatus({ passive }: PeerState, now: number): PassiveStatus {
+  return {
+    state: passive.state,
+    failures: passive.state === 'up' ? passive.failures.length : 0,
+    bans: passive.bans,
+    remaining: passive.state === 'banned' ? Math.max(0, passive.until - now) : 0,
+  }
+}
+
+/** A server as lua-resty-checkups shows it (times in seconds), with what that hides: passive health. */
+export interface CheckupsServerStatus {
+  /** `key:host:port`. */
+  readonly server: string
+  /** The ancestor's word for heartbeat health: without heartbeats, always this one. */
+  readonly status: 'ok' | 'unstable' | 'err' | 'unchecked'
+  readonly weight: number
+  readonly max_fails: number
+  /** Seconds. */
+  readonly fail_timeout: number
+  /** Not in the ancestor. `remaining` is in seconds. */
+  readonly passive: PassiveStatus
+}
+
+/**
+ * The status in the shape of lua-resty-checkups' `get_status()`: `cls:<key>` is an array of levels, or an object of named
+ * clusters, of arrays of servers; times in seconds. What workers share there has no counterpart here and is left out.
+ */
+export function toCheckupsStatus(status: CheckupsStatus): Record<string, unknown> {
+  const levelsOf = ({ key, keyed, levels }: UpstreamStatus) => {
+    const written = levels.map(({ name, servers }) => [name, servers.map((server) => legacyServer(key, server))] as const)
+    return keyed ? Object.fromEntries(written) : written.map(([, servers]) => servers)
+  }
+  return Object.fromEntries([
+    ...status.upstreams.map((upstream) => [`cls:${upstream.key}`, levelsOf(upstream)] as const),
+    ['start_time', localTime(status.startedAt)],
+    ['conf_hash', null],
+    ['shd_config_version', status.generation],
+  ])
+}
+
+function legacyServer(key: string, { address, server, passive }: ServerStatus): CheckupsServerStatus {
+  return {
+    server: `${key}:${address}`,
+    status: 'unchecked',
+    weight: server.weight ?? 1,
+    max_fails: server.maxFails ?? 0,
+    fail_timeout: (server.failTimeout ?? 0) / 1000,
+    passive: { ...passive, remaining: passive.remaining / 1000 },
+  }
+}
+
+/** `YYYY-MM-DD hh:mm:ss` in local time, as ngx.localtime() writes it. */
+function localTime(wall: number): string {
+  const date = new Date(wall)
+  return new Date(wall - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 19).replace('T', ' ')
+}

@@ -1,0 +1,112 @@
+/** One list of servers that a balancer chooses from: a level's primaries, or its backups. */
+import type { Balancer, Member, Request, Result } from '../balancer/balancer.js'
+import type { ServerConfig } from '../config.js'
+import { Entry, type EntryLevel, type PeerState } from './state.js'
+
+/** Told of a throw in a user's own code, which must not end what the core was doing. */
+export type OnThrow = (error: unknown, during: string) => void
+
+export class Level implements EntryLevel {
+  readonly name: string
+  readonly backup: boolean
+  /** All servers, also those of weight 0, in the order of the configuration. */
+  entries: readonly Entry[] = []
+  byAddress: ReadonlyMap<string, Entry> = new Map()
+  /** How many entries are available now. */
+  available = 0
+  /** Bound once: a call through a field costs the same however many kinds of policy a process runs. */
+  pick: (request: Request, now: number) => Member | undefined
+  timed: boolean
+  #balancer: Balancer
+  readonly #onThrow: OnThrow
+
+  constructor(name: string, backup: boolean, balancer: Balancer, onThrow: OnThrow) {
+    this.name = name
+    this.backup = backup
+    this.#onThrow = onThrow
+    this.#balancer = balancer
+    this.pick = balancer.pick.bind(balancer)
+    this.timed = balancer.timed === true
+  }
+
+  /**
+   * Takes over a list and, if there is one, another policy. Entries of servers that stay are kept, with their requests in
+   * flight and, under the same policy, all that it knows of them. Returns the peers whose entries came, changed or left.
+   */
+  update(servers: readonly ServerConfig[], peers: ReadonlyMap<string, PeerState>, balancer?: Balancer): Set<PeerState> {
+    const touched = new Set<PeerState>()
+    const before = this.entries
+    let kept = 0
+    let moved = false
+    const entries = servers.map((server, i) => {
+      const { address } = server.endpoint
+      const known = before[i]?.server === server ? before[i] : this.byAddress.get(address)
+      const state = known?.state ?? peers.get(address)!
+      const entry = known ?? new Entry(this, state, server)
+      if (entry === known) kept++
+      if (entry !== known || entry.server !== server) touched.add(state)
+      if (entry !== before[i]) moved = true
+      entry.server = server
+      entry.weight = entry.fullWeight = server.weight
+      return entry
+    })
+    if (touched.size === 0 && !moved && entries.length === before.length && balancer === undefined) return touched
+    const byAddress = new Map<string, Entry>()
+    this.available = 0
+    for (const entry of entries) {
+      byAddress.set(entry.peer.address, entry)
+      entry.state.entries.add(entry)
+      setFlags(entry)
+      if (entry.available) this.available++
+    }
+    if (kept < before.length) {
+      for (const entry of before) {
+        if (byAddress.get(entry.peer.address) === entry) continue
+        entry.state.entries.delete(entry)
+        touched.add(entry.state)
+      }
+    }
+    this.entries = entries
+    this.byAddress = byAddress
+    if (balancer !== undefined && balancer !== this.#balancer) this.#replaceBalancer(balancer)
+    this.#guarded('update', () => this.#balancer.update(entries.filter(({ weight }) => weight > 0)))
+    return touched
+  }
+
+  /** Brings an entry's flags up to date, and tells the policy if one has flipped. */
+  refresh(entry: Entry): void {
+    const { available, healthy } = entry
+    setFlags(entry)
+    if (available === entry.available && healthy === entry.healthy) return
+    this.available += Number(entry.available) - Number(available)
+    if (entry.weight > 0) this.#guarded('changed', () => this.#balancer.changed?.(entry))
+  }
+
+  acquired(entry: Entry): void {
+    if (this.#balancer.acquired !== undefined) this.#guarded('acquired', () => this.#balancer.acquired?.(entry))
+  }
+
+  report(entry: Entry, result: Result): void {
+    if (this.#balancer.report !== undefined) this.#guarded('report', () => this.#balancer.report?.(entry, result))
+  }
+
+  #replaceBalancer(balancer: Balancer): void {
+    this.#balancer = balancer
+    this.pick = balancer.pick.bind(balancer)
+    this.timed = balancer.timed === true
+    for (const entry of this.entries) entry.data = undefined
+  }
+
+  #guarded(during: string, call: () => void): void {
+    try {
+      call()
+    } catch (error) {
+      this.#onThrow(error, `${during} of the balancer of level ${JSON.stringify(this.name)}`)
+    }
+  }
+}
+
+function setFlags(entry: Entry): void {
+  entry.healthy = entry.state.healthy
+  entry.available = entry.state.open && entry.weight > 0 && !entry.hidden
+}

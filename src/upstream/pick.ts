@@ -1,0 +1,104 @@
+/** A pick and its life: acquired, perhaps answered, done once. */
+import { statusOf, type Outcome, type Verdict } from '../health/outcome.js'
+import type { Peer } from './peer.js'
+import type { Entry, Unanswered } from './state.js'
+
+/** How the request of a pick stands, for the upstream. */
+export interface Settlement {
+  readonly entry: Entry
+  readonly verdict: Verdict
+  readonly status: number
+  /** Milliseconds to the answer or the end; NaN where no clock was read, and in a failure after an answer. */
+  readonly ms: number
+}
+
+/** What a pick needs of the upstream it came from. */
+export interface PickOwner {
+  /** The clock's time if this level's policy wants times, else NaN. */
+  timeFor(entry: Entry): number
+  verdict(outcome: Outcome): Verdict
+  /** The policy's sample of a good answer. */
+  answered(settlement: Settlement): void
+  /** The end; `told` if the policy has had its report by `answered`. */
+  done(settlement: Settlement, pick: Pick, told: boolean): void
+}
+
+/**
+ * A peer acquired for one request. It counts as in flight until {@link Pick.done}, so call that in every case: `using`
+ * and `Symbol.dispose` do it with `'neutral'` if nobody has.
+ */
+export class Pick implements Unanswered {
+  /** The peer to ask. */
+  readonly peer: Peer
+  /** @internal */
+  readonly entry: Entry
+  /** The trial's slot that this pick holds, or 0. @internal */
+  readonly lease: number
+  /** Bans of the peer so far: an outcome from before the last one says nothing of the peer now. @internal */
+  readonly bans: number
+  /** @internal */
+  readonly start: number
+  /** @internal */
+  older: Unanswered | undefined = undefined
+  /** @internal */
+  newer: Unanswered | undefined = undefined
+  readonly #owner: PickOwner
+  #waiting: boolean
+  #ms = NaN
+  #told = false
+  #over = false
+
+  /** @internal */
+  constructor(owner: PickOwner, entry: Entry, lease: number) {
+    this.#owner = owner
+    this.entry = entry
+    this.peer = entry.peer
+    this.lease = lease
+    this.bans = entry.state.passive.bans
+    this.start = owner.timeFor(entry)
+    this.#waiting = entry.level.timed
+    if (this.#waiting) entry.wait(this)
+  }
+
+  /**
+   * The peer has begun to answer: headers, an upgrade, a connection. Takes the sample of its latency and stops the ageing
+   * of this request, so that a long stream or a WebSocket does not look like a peer that hangs. Optional, first call counts.
+   *
+   * @param status - HTTP status; one that counts as failed gives no sample
+   */
+  answered(status = 0): void {
+    if (this.#over || !this.#stopWaiting()) return
+    this.#ms = this.#owner.timeFor(this.entry) - this.start
+    const verdict = status === 0 ? 'ok' : this.#owner.verdict({ status })
+    if (verdict !== 'ok') return
+    this.#told = true
+    this.#owner.answered({ entry: this.entry, verdict, status, ms: this.#ms })
+  }
+
+  /** The request is over. First call counts, further ones are harmless. */
+  done(outcome: Outcome): void {
+    if (!this.#over) this.end(this.#owner.verdict(outcome), statusOf(outcome))
+  }
+
+  /** {@link done}, by one who has judged already. @internal */
+  end(verdict: Verdict, status: number): void {
+    if (this.#over) return
+    this.#over = true
+    let ms = this.#told ? NaN : this.#ms
+    if (this.#stopWaiting()) ms = this.#owner.timeFor(this.entry) - this.start
+    this.#owner.done({ entry: this.entry, verdict, status, ms }, this, this.#told)
+  }
+
+  /** {@link done} with `'neutral'`. */
+  [Symbol.dispose](): void {
+    this.done('neutral')
+  }
+
+  #stopWaiting(): boolean {
+    if (!this.#waiting) return false
+    this.#waiting = false
+    this.entry.answered(this)
+    return true
+  }
+}
+

@@ -1,0 +1,292 @@
+/**
+ * One upstream at run time. Control enters by {@link Upstream.apply} and compiles; a pick in the steady state finds the
+ * first level that has somebody and asks its balancer.
+ */
+import type { Request } from '../balancer/balancer.js'
+import type { Clock, Random } from '../clock.js'
+import type { UpstreamConfig, UpstreamSettings } from '../config.js'
+import { UnknownPeerError } from '../errors.js'
+import { isClean, nextPassive, type Lease, type Passive, type PassiveEvent } from '../health/passive.js'
+import { Statuses, statusOf, verdictOf, type Outcome, type Verdict } from '../health/outcome.js'
+import type { Change, ChangeEvent, ChangeSource } from './change.js'
+import { mayBan, toLift } from './guard.js'
+import type { Level, OnThrow } from './level.js'
+import { Membership } from './membership.js'
+import { PeerObject, type Peer } from './peer.js'
+import { Pick, type PickOwner, type Settlement } from './pick.js'
+import { addressOf, search, whyUnavailable, type AttemptRequest, type PeerAddress } from './selection.js'
+import type { SelectOptions, UnavailableReason } from './selection.js'
+import type { Entry, PeerState } from './state.js'
+
+/** What an upstream is given by the instance it belongs to. */
+export interface UpstreamEnv {
+  readonly clock: Clock
+  readonly random: Random
+  readonly nextGeneration: () => number
+  readonly publish: (event: ChangeEvent) => void
+  readonly onThrow: OnThrow
+}
+
+const NO_OPTIONS: SelectOptions = Object.freeze({})
+
+export class Upstream implements PickOwner {
+  readonly key: string
+  readonly membership: Membership
+  config: UpstreamConfig
+  statuses: Statuses
+  deleted = false
+  /** Of the last change of its configuration; 0 before the first. */
+  generation = 0
+  readonly #env: UpstreamEnv
+  readonly #pickFrom = (level: Level, request: Request) => this.#ask(level, request)
+  /** Peers on trial; while there are none, no pick looks for a slot to take. */
+  #trials = 0
+  /** The first level, while nobody is on trial and its policy takes no times: a pick without options need ask no more. */
+  #steady: Level | undefined = undefined
+  #closed = false
+  /** The last lease's id. */
+  #leases = 0
+
+  constructor(key: string, config: UpstreamConfig, env: UpstreamEnv) {
+    this.key = key
+    this.config = config
+    this.statuses = new Statuses(config.settings.statuses)
+    this.#env = env
+    this.membership = new Membership(key, env, (state) => this.#due(state))
+  }
+
+  get settings(): UpstreamSettings {
+    return this.config.settings
+  }
+
+  selectPeer(options?: SelectOptions): Peer | undefined {
+    const steady = this.#steady
+    if (steady !== undefined && options === undefined) {
+      const member = steady.pick(NO_OPTIONS, NaN)
+      if (member !== undefined && member.available) return member.peer
+    }
+    const entry = this.#select(options ?? NO_OPTIONS, options === undefined ? steady : undefined)
+    if (entry === undefined) return undefined
+    if (this.#trials !== 0) this.#takeSlot(entry.state, 'select')
+    return entry.peer
+  }
+
+  acquirePeer(options: AttemptRequest = NO_OPTIONS): Pick | undefined {
+    const entry = this.#select(options)
+    if (entry === undefined) return undefined
+    const { state } = entry
+    const lease = this.#trials === 0 ? 0 : this.#takeSlot(state, 'acquire')
+    entry.inFlight++
+    state.inFlight++
+    if (state.full) state.refresh()
+    const pick = new Pick(this, entry, lease)
+    entry.level.acquired(entry)
+    return pick
+  }
+
+  /** Why a pick with these options finds nobody; undefined if it would find somebody. Changes nothing. */
+  unavailable(options: AttemptRequest = NO_OPTIONS): UnavailableReason | undefined {
+    return whyUnavailable(this.membership, options)
+  }
+
+  /** One balancer step a pick; a second one only where a policy, `asked` here or before, declines though it has somebody. */
+  #select(request: AttemptRequest, asked?: Level): Entry | undefined {
+    if (request.clusterKey !== undefined || request.exclude !== undefined || request.tried !== undefined) {
+      return search(this.membership, request, this.#pickFrom)
+    }
+    for (const level of this.membership.levels) {
+      if (level.available === 0) continue
+      const entry = level === asked ? undefined : this.#ask(level, request)
+      return entry ?? search(this.membership, request, this.#pickFrom, level)
+    }
+    return this.#trials === 0 ? undefined : search(this.membership, request, this.#pickFrom)
+  }
+
+  #ask(level: Level, request: Request): Entry | undefined {
+    const member = level.pick(request, level.timed ? this.#env.clock.now() : NaN)
+    // A user's policy may be wrong: what is not available is not handed out.
+    return member?.available === true ? (member as Entry) : undefined
+  }
+
+  // PickOwner: what becomes of the picks
+
+  timeFor(entry: Entry): number {
+    return entry.level.timed ? this.#env.clock.now() : NaN
+  }
+
+  verdict(outcome: Outcome): Verdict {
+    return verdictOf(this.statuses.outcome(outcome))
+  }
+
+  answered(settlement: Settlement): void {
+    this.#report(settlement, true)
+  }
+
+  done(settlement: Settlement, pick: Pick, told: boolean): void {
+    const { entry, verdict } = settlement
+    const { state } = entry
+    const wasFull = state.full
+    entry.inFlight--
+    state.inFlight--
+    if (wasFull) state.refresh()
+    if (!told || verdict === 'failed') this.#report(settlement, true)
+    if (pick.bans === state.passive.bans) this.#judge(state, verdict, pick.lease)
+    if (state.inFlight === 0) this.#idle(state)
+  }
+
+  feedbackStatus(target: Peer | PeerAddress, outcome: Outcome): boolean {
+    const address = addressOf(target)
+    const state = this.membership.peers.get(address)
+    if (state === undefined) {
+      if (target instanceof PeerObject || this.membership.hasLeft(address)) return false
+      throw new UnknownPeerError(this.key, address)
+    }
+    const verdict = this.verdict(outcome)
+    for (const entry of state.entries) this.#report({ entry, verdict, status: statusOf(outcome), ms: NaN }, false)
+    // There is no handle to say which request it was: during a trial, the report is taken to be about it.
+    const lease = state.passive.state === 'trial' ? state.passive.lease : undefined
+    this.#judge(state, verdict, lease?.id ?? 0)
+    return true
+  }
+
+  #report({ entry, verdict, status, ms }: Settlement, acquired: boolean): void {
+    entry.level.report(entry, { outcome: verdict, status, ms, now: this.timeFor(entry), acquired })
+  }
+
+  // Passive health
+
+  #judge(state: PeerState, verdict: Verdict, lease: number): void {
+    if (verdict === 'ok') {
+      if (!isClean(state.passive)) this.#step(state, { type: 'ok' }, 'passive', 'answered')
+    } else if (verdict === 'neutral') {
+      if (lease !== 0) this.#step(state, { type: 'neutral', lease }, 'passive', 'the trial ended without a result')
+    } else {
+      const { maxFails, failTimeout } = state.rules
+      const often = `failed ${maxFails === 1 ? 'once' : `${maxFails} times in ${failTimeout} ms`}`
+      const reason = state.passive.state === 'trial' ? 'failed on trial' : often
+      const allowed = mayBan(this.membership.peers, state, this.settings.protected)
+      this.#step(state, { type: 'failed', mayBan: allowed }, 'passive', reason)
+    }
+  }
+
+  /** The pick that finds a trial's slot free takes it. Returns the lease, or 0. */
+  #takeSlot(state: PeerState, kind: Lease['kind']): number {
+    if (state.passive.state !== 'trial' || state.passive.lease !== undefined) return 0
+    const id = ++this.#leases
+    const until = this.#env.clock.now() + state.rules.failTimeout
+    this.#step(state, { type: 'lease', lease: { id, kind, until } }, 'passive', 'on trial')
+    return id
+  }
+
+  #due(state: PeerState): void {
+    const reason = state.passive.state === 'banned' ? `${state.rules.failTimeout} ms are over` : 'no failure on trial'
+    this.#step(state, { type: 'due' }, 'timer', reason)
+  }
+
+  /** What changes no more than counts and slots is kept here; anything else is a change for all to see. */
+  #step(state: PeerState, event: PassiveEvent, source: ChangeSource, reason: string): void {
+    if (this.deleted) return
+    const passive = nextPassive(state.passive, event, this.#env.clock.now(), state.rules)
+    if (passive === state.passive) return
+    if (passive.state === state.passive.state) return this.#setPassive(state, passive)
+    const { address } = state.peer
+    this.apply({ what: 'passive', address, passive, source, reason, generation: this.#env.nextGeneration() })
+  }
+
+  #setPassive(state: PeerState, passive: Passive): void {
+    if (state.member) this.#trials += Number(passive.state === 'trial') - Number(state.passive.state === 'trial')
+    state.passive = passive
+    if (this.#closed) state.timer.stop()
+    else if (passive.state === 'banned') state.timer.at(passive.until)
+    else if (passive.state === 'trial' && passive.lease !== undefined) state.timer.at(passive.lease.until)
+    else state.timer.stop()
+    state.refresh()
+    this.#findSteady()
+  }
+
+  #findSteady(): void {
+    const [first] = this.membership.levels
+    this.#steady = this.#trials === 0 && first?.timed === false ? first : undefined
+  }
+
+  // Control
+
+  /** The one door for all that changes an upstream. */
+  apply(change: Change): void {
+    switch (change.what) {
+      case 'config':
+        return this.#applyConfig(change.config, change)
+      case 'passive': {
+        const state = this.membership.find(change.address)
+        if (state === undefined) return
+        const { healthy } = state
+        this.#setPassive(state, change.passive)
+        this.#tellFlip(state, healthy, change)
+        return this.#idle(state)
+      }
+      case 'delete':
+        this.close()
+        this.deleted = true
+        return this.#env.publish({ type: 'upstream:delete', ...this.#info(change) })
+    }
+  }
+
+  /** Ends every timer: what is banned stays so. */
+  close(): void {
+    this.#closed = true
+    this.membership.stopTimers()
+  }
+
+  #applyConfig(config: UpstreamConfig, change: Change): void {
+    const created = this.generation === 0
+    const { added, removed, changed, flipped } = this.membership.apply(config)
+    this.config = config
+    this.statuses = new Statuses(config.settings.statuses)
+    this.generation = change.generation
+    this.#trials = 0
+    for (const { passive } of this.membership.peers.values()) if (passive.state === 'trial') this.#trials++
+    this.#findSteady()
+
+    const peers = (states: readonly PeerState[]) => states.map(({ peer }) => peer)
+    this.#env.publish({
+      type: 'upstream:update',
+      ...this.#info(change),
+      created,
+      added: peers(added),
+      removed: peers(removed),
+      changed: peers(changed),
+    })
+    for (const state of flipped) this.#tellFlip(state, !state.healthy, change)
+    for (const state of changed) this.#idle(state)
+    // Admin or an update may have taken the last one.
+    const lift = config.settings.protected ? toLift(this.membership.peers) : undefined
+    if (lift !== undefined) this.#step(lift, { type: 'lifted' }, 'guard', 'nobody else is left')
+  }
+
+  /** Its last request is done: a draining peer has drained, one that left is forgotten. */
+  #idle(state: PeerState): void {
+    this.membership.forgetIfDone(state)
+    if (state.inFlight > 0 || !state.member || state.admin !== 'drain' || state.drained) return
+    state.drained = true
+    const change = { source: 'code', reason: 'nothing in flight', generation: this.generation } as const
+    this.#env.publish({ type: 'peer:drained', ...this.#info(change), peer: state.peer })
+  }
+
+  #tellFlip(state: PeerState, before: boolean, change: Change): void {
+    if (state.healthy === before || !state.member) return
+    const { clock, publish } = this.#env
+    const now = clock.now()
+    const lasted = now - state.since
+    state.since = now
+    state.sinceWall = clock.wallTime()
+    state.reason = change.reason
+    // A draining peer is not down, and says so itself when it is done.
+    if (state.admin === 'drain') return
+    const type = state.healthy ? 'peer:up' : 'peer:down'
+    publish({ type, ...this.#info(change), peer: state.peer, health: state.word, lasted })
+  }
+
+  #info({ generation, source, reason }: { generation: number; source: ChangeSource; reason: string }) {
+    return { upstream: this.key, generation, source, reason, at: this.#env.clock.wallTime() }
+  }
+}
