@@ -4,11 +4,18 @@ import { expected, onlyKeys, record, string } from './check.js'
 import { systemClock, systemRandom, type Clock, type Random } from './clock.js'
 import { compileCluster, compileUpstream, isWhole, toOptions } from './config.js'
 import type { Cluster, ServerOptions, Timeouts, UpstreamConfig, UpstreamOptions } from './config.js'
-import { CheckupsError, ConfigError, UnknownPeerError, UnknownUpstreamError } from './errors.js'
+import { CheckupsError, ConfigError, UnknownUpstreamError } from './errors.js'
 import { Events, type CheckupsEvents, type Listener } from './events.js'
 import type { Outcome } from './health/outcome.js'
 import { upstreamStatus, type CheckupsStatus } from './status.js'
-import { targetAddress, withChange, withoutServer, withServer, type ServerChange, type ServerTarget } from './upstream/edit.js'
+import {
+  targetAddress,
+  withChange,
+  withoutServer,
+  withServer,
+  type ServerChange,
+  type ServerTarget,
+} from './upstream/edit.js'
 import { UpstreamHandle, type HandleOwner } from './upstream/handle.js'
 import { PeerObject, type Peer } from './upstream/peer.js'
 import type { Pick } from './upstream/pick.js'
@@ -61,7 +68,7 @@ export class Checkups {
       clock: this.#clock,
       random,
       nextGeneration: () => ++this.#generation,
-      publish: (event) => this.#events.emit(event.type, event as never),
+      publish: (event) => this.#events.emit(event.type, event),
       onThrow: (error, during) => this.#events.caught(error, during),
     }
     this.#handleOwner = {
@@ -70,8 +77,11 @@ export class Checkups {
     }
     this.#startedAt = this.#clock.wallTime()
     const upstreams = options.upstreams ?? {}
-    const entries = upstreams instanceof Map ? [...upstreams] : Object.entries(record('upstreams', '', upstreams))
-    const configs = entries.map(([key, upstream]) => [key, compileUpstream(pathOf(key), upstream)] as const)
+    const entries: Iterable<[string, unknown]> =
+      upstreams instanceof Map
+        ? (upstreams as Map<string, unknown>)
+        : Object.entries(record('upstreams', '', upstreams))
+    const configs = Array.from(entries, ([key, upstream]) => [key, compileUpstream(pathOf(key), upstream)] as const)
     for (const [key, config] of configs) this.#apply(key, config, 'configured')
   }
 
@@ -101,7 +111,7 @@ export class Checkups {
    * Says how a request to a peer went: marks passive health. Returns false, and does nothing, for a peer that has left.
    *
    * @param outcome - see {@link Outcome}; `true` means failed
-   * @throws {@link UnknownUpstreamError}, {@link UnknownPeerError} for an address that the upstream never had
+   * @throws {@link UnknownUpstreamError}, UnknownPeerError for an address that the upstream never had
    */
   feedbackStatus(key: string, peer: Peer | PeerAddress, outcome: Outcome): boolean {
     // The end of a request whose upstream was deleted meanwhile is no error.
@@ -154,7 +164,10 @@ export class Checkups {
         ? compileUpstream(path, isWhole(update) ? update : { cluster: update }, current)
         : compileCluster(`${path}.cluster`, update, current.settings, current)
     if (!config.settings.allowEmpty && config.levels.every(({ servers }) => servers.length === 0)) {
-      throw new ConfigError(path, 'expected at least one server; deleteUpstream removes an upstream, allowEmpty allows this')
+      throw new ConfigError(
+        path,
+        'expected at least one server; deleteUpstream removes an upstream, allowEmpty allows this',
+      )
     }
     return this.#apply(key, config, 'updateUpstream')
   }
@@ -186,7 +199,7 @@ export class Checkups {
   /**
    * Removes one server, from every level it is in.
    *
-   * @throws {@link UnknownUpstreamError}, {@link UnknownPeerError}, {@link ConfigError} for the last one (the promise rejects)
+   * @throws {@link UnknownUpstreamError}, UnknownPeerError, {@link ConfigError} for the last one (the promise rejects)
    */
   async removeServer(key: string, server: ServerTarget): Promise<number> {
     return this.updateUpstream(key, withoutServer(key, this.#find(key).config, targetAddress(server)))
@@ -195,7 +208,7 @@ export class Checkups {
   /**
    * Changes one server, in every level it is in. A later `updateUpstream` brings its own values.
    *
-   * @throws {@link UnknownUpstreamError}, {@link UnknownPeerError}, {@link ConfigError} (the promise rejects)
+   * @throws {@link UnknownUpstreamError}, UnknownPeerError, {@link ConfigError} (the promise rejects)
    */
   async setServer(key: string, server: ServerTarget, change: ServerChange): Promise<number> {
     return this.updateUpstream(key, withChange(key, this.#find(key).config, targetAddress(server), change))
@@ -279,7 +292,11 @@ export class Checkups {
     callback: (peer: Peer, attempt: AttemptContext) => T | PromiseLike<T>,
     options: ReadyOkOptions<T> = {},
   ): Promise<T> {
-    return readyOk(upstream, callback, options, { clock: this.#clock, budget: this.#budget, onThrow: this.#env.onThrow })
+    return readyOk(upstream, callback, options, {
+      clock: this.#clock,
+      budget: this.#budget,
+      onThrow: this.#env.onThrow,
+    })
   }
 
   /** An update that changes nothing is none: no event, and the generation stays. */
@@ -317,4 +334,3 @@ function checkClock(clock: Clock): Clock {
   }
   return clock
 }
-

@@ -108,7 +108,9 @@ export interface UpstreamOptions extends ServerDefaults {
 }
 
 /** One server, compiled: every default filled in. */
-export interface ServerConfig extends Required<Pick<ServerOptions, 'weight' | 'maxFails' | 'failTimeout' | 'maxConns'>> {
+export interface ServerConfig extends Required<
+  Pick<ServerOptions, 'weight' | 'maxFails' | 'failTimeout' | 'maxConns'>
+> {
   readonly weight: number
   readonly maxFails: number
   readonly failTimeout: number
@@ -167,7 +169,9 @@ const UPSTREAM_KEYS = new Set(['cluster', 'servers', ...SETTING_KEYS.split(' ')]
 
 /** Whether this is a whole configuration and not a cluster alone. */
 export function isWhole(value: unknown): value is UpstreamOptions {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && ('cluster' in value || 'servers' in value)
+  return (
+    typeof value === 'object' && value !== null && !Array.isArray(value) && ('cluster' in value || 'servers' in value)
+  )
 }
 
 /** Checks and compiles a whole configuration; of what `previous` has already, the same objects are used. */
@@ -175,10 +179,15 @@ export function compileUpstream(path: string, value: unknown, previous?: Upstrea
   const options = record(path, '', value)
   onlyKeys(path, options, UPSTREAM_KEYS)
   const { cluster, servers } = options
-  if ((cluster === undefined) === (servers === undefined)) throw new ConfigError(path, 'expected either cluster or servers')
+  if ((cluster === undefined) === (servers === undefined))
+    throw new ConfigError(path, 'expected either cluster or servers')
   const settings = compileSettings(path, options)
   if (servers === undefined) return compileCluster(`${path}.cluster`, cluster, settings, previous)
-  return { levels: [compileLevel(path, '0', { servers }, settings, previous?.levels[0]?.servers)], keyed: false, settings }
+  return {
+    levels: [compileLevel(path, '0', { servers }, settings, previous?.levels[0]?.servers)],
+    keyed: false,
+    settings,
+  }
 }
 
 /** Checks and compiles a cluster under settings that stay; of what `previous` has already, the same objects are used. */
@@ -190,7 +199,11 @@ export function compileCluster(
 ): UpstreamConfig {
   const keyed = !Array.isArray(value)
   const named = keyed
-    ? Object.entries(record(path, '', value)).map(([name, level]) => ({ name, level, at: `${path}[${JSON.stringify(name)}]` }))
+    ? Object.entries(record(path, '', value)).map(([name, level]) => ({
+        name,
+        level,
+        at: `${path}[${JSON.stringify(name)}]`,
+      }))
     : array(path, '', value).map((level, i) => ({ name: String(i), level, at: `${path}[${i}]` }))
   const before = new Map(previous?.levels.map(({ name, servers }) => [name, servers]))
   const levels = named.map(({ name, level, at }) => compileLevel(at, name, level, settings, before.get(name)))
@@ -260,7 +273,8 @@ function compileStatuses(path: string, key: string, value: unknown): StatusMap {
   const verdicts = ['ok', 'failed', 'neutral', 'next', 'stop'] as const
   for (const [code, meaning] of Object.entries(record(path, key, value))) {
     const at = `${path}.${key}[${JSON.stringify(code)}]`
-    if (!/^[1-9](\d\d|xx)$/.test(code)) throw new ConfigError(at, 'expected a status from 100 to 999 or a class as "5xx"')
+    if (!/^[1-9](\d\d|xx)$/.test(code))
+      throw new ConfigError(at, 'expected a status from 100 to 999 or a class as "5xx"')
     if (typeof meaning !== 'boolean') oneOf(at, '', meaning, verdicts)
   }
   return Object.freeze({ ...(value as StatusMap) })
@@ -305,7 +319,10 @@ function compileLevel(
 /** Whether these options compile to this server: they then need no checking. Cheap; true for no bad value. */
 function isUnchanged(server: unknown, known: ServerConfig, settings: UpstreamSettings): boolean {
   if (typeof server === 'string') {
-    return server === known.endpoint.address && isUnchanged({ host: known.endpoint.host, port: known.endpoint.port }, known, settings)
+    return (
+      server === known.endpoint.address &&
+      isUnchanged({ host: known.endpoint.host, port: known.endpoint.port }, known, settings)
+    )
   }
   if (typeof server !== 'object' || server === null) return false
   for (const key in server) if (!SERVER_KEYS.has(key)) return false

@@ -5,14 +5,7 @@
  */
 export { Checkups, type CheckupsOptions } from './checkups.js'
 export type { Clock, Random, TimerHandle } from './clock.js'
-export type {
-  Cluster,
-  LevelOptions,
-  ServerDefaults,
-  ServerOptions,
-  Timeouts,
-  UpstreamOptions,
-} from './config.js'
+export type { Cluster, LevelOptions, ServerDefaults, ServerOptions, Timeouts, UpstreamOptions } from './config.js'
 export {
   CheckupsError,
   ConfigError,
@@ -49,5 +42,11 @@ export type { ServerChange, ServerTarget } from './upstream/edit.js'
 export type { UpstreamHandle } from './upstream/handle.js'
 export type { ConnectOptions, Peer } from './upstream/peer.js'
 export type { Pick } from './upstream/pick.js'
-export { AttemptsError, type Attempt, type AttemptContext, type ReadyOkOptions, type RetryBudget } from './upstream/retry.js'
+export {
+  AttemptsError,
+  type Attempt,
+  type AttemptContext,
+  type ReadyOkOptions,
+  type RetryBudget,
+} from './upstream/retry.js'
 export type { PeerAddress, SelectOptions, UnavailableReason } from './upstream/selection.js'

@@ -126,10 +126,12 @@ export interface CheckupsServerStatus {
  */
 export function toCheckupsStatus(status: CheckupsStatus): Record<string, unknown> {
   const levelsOf = ({ key, keyed, levels }: UpstreamStatus) => {
-    const written = levels.map(({ name, servers }) => [name, servers.map((server) => legacyServer(key, server))] as const)
+    const written = levels.map(
+      ({ name, servers }) => [name, servers.map((server) => legacyServer(key, server))] as const,
+    )
     return keyed ? Object.fromEntries(written) : written.map(([, servers]) => servers)
   }
-  return Object.fromEntries([
+  return Object.fromEntries<unknown>([
     ...status.upstreams.map((upstream) => [`cls:${upstream.key}`, levelsOf(upstream)] as const),
     ['start_time', localTime(status.startedAt)],
     ['conf_hash', null],

@@ -134,10 +134,14 @@ class WeightedRoundRobin implements Balancer<WrrData> {
 function startWithin(servers: readonly SmoothServer[], u: number): void {
   const sum = servers.reduce((total, { weight }) => total + weight, 0)
   const k = Math.floor(u * Math.min(sum, LONGEST_RECORD))
-  const quota = servers.map((server) => ({ server, whole: Math.floor((k * server.weight) / sum), rest: (k * server.weight) % sum }))
+  const quota = servers.map((server) => ({
+    server,
+    whole: Math.floor((k * server.weight) / sum),
+    rest: (k * server.weight) % sum,
+  }))
   let left = k - quota.reduce((total, { whole }) => total + whole, 0)
   quota.sort((a, b) => b.rest - a.rest)
   for (const { server, whole } of quota) server.current = k * server.weight - (whole + (left-- > 0 ? 1 : 0)) * sum
 }
 
-export const wrr = (env: BalancerEnv): Balancer => new WeightedRoundRobin(env) as Balancer
+export const wrr = (env: BalancerEnv): Balancer => new WeightedRoundRobin(env)

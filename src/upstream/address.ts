@@ -20,12 +20,22 @@ const HOST_NAME = /^[a-z0-9_]([a-z0-9_.-]{0,252})$/
 export function tcpEndpoint(path: string, host: unknown, port: unknown): Endpoint {
   const checkedPort = integer(path, 'port', port, 1, 65535)
   const name = hostName(path, 'host', host)
-  return { address: `${name.includes(':') ? `[${name}]` : name}:${checkedPort}`, host: name, port: checkedPort, path: undefined }
+  return {
+    address: `${name.includes(':') ? `[${name}]` : name}:${checkedPort}`,
+    host: name,
+    port: checkedPort,
+    path: undefined,
+  }
 }
 
 export function unixEndpoint(path: string, key: string, socket: unknown): Endpoint {
   // 107 bytes and a zero fill sockaddr_un.sun_path on Linux.
-  if (typeof socket !== 'string' || !socket.startsWith('/') || socket.includes('\0') || Buffer.byteLength(socket) > 107) {
+  if (
+    typeof socket !== 'string' ||
+    !socket.startsWith('/') ||
+    socket.includes('\0') ||
+    Buffer.byteLength(socket) > 107
+  ) {
     throw expected(path, key, 'an absolute path of at most 107 bytes', socket)
   }
   return { address: `unix:${socket}`, host: '', port: 0, path: socket }

@@ -30,9 +30,15 @@ export function targetAddress(target: ServerTarget): string {
 }
 
 /** With one server more, at the end of a level: the named one, or the first. */
-export function withServer(path: string, config: UpstreamConfig, server: ServerOptions | string, level?: string): Cluster {
+export function withServer(
+  path: string,
+  config: UpstreamConfig,
+  server: ServerOptions | string,
+  level?: string,
+): Cluster {
   const name = level ?? config.levels[0]?.name
-  if (!config.levels.some((other) => other.name === name)) throw new ConfigError(path, `no level ${JSON.stringify(level)}`)
+  if (!config.levels.some((other) => other.name === name))
+    throw new ConfigError(path, `no level ${JSON.stringify(level)}`)
   return toCluster(config, (at) => [...at.servers.map(serverOptions), ...(at.name === name ? [server] : [])])
 }
 

@@ -36,9 +36,10 @@ export class Level implements EntryLevel {
   update(servers: readonly ServerConfig[], peers: ReadonlyMap<string, PeerState>, balancer?: Balancer): Set<PeerState> {
     const touched = new Set<PeerState>()
     const before = this.entries
+    const entries: Entry[] = []
     let kept = 0
-    let moved = false
-    const entries = servers.map((server, i) => {
+    let moved = servers.length !== before.length
+    for (const [i, server] of servers.entries()) {
       const { address } = server.endpoint
       const known = before[i]?.server === server ? before[i] : this.byAddress.get(address)
       const state = known?.state ?? peers.get(address)!
@@ -48,9 +49,9 @@ export class Level implements EntryLevel {
       if (entry !== before[i]) moved = true
       entry.server = server
       entry.weight = entry.fullWeight = server.weight
-      return entry
-    })
-    if (touched.size === 0 && !moved && entries.length === before.length && balancer === undefined) return touched
+      entries.push(entry)
+    }
+    if (touched.size === 0 && !moved && balancer === undefined) return touched
     const byAddress = new Map<string, Entry>()
     this.available = 0
     for (const entry of entries) {

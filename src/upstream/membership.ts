@@ -156,4 +156,3 @@ function sameBalancer(a: UpstreamSettings, b: UpstreamSettings): boolean {
   if (typeof a.balancer === 'function' || typeof b.balancer === 'function') return a.balancer === b.balancer
   return JSON.stringify(a.balancer) === JSON.stringify(b.balancer)
 }
-

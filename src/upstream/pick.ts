@@ -101,4 +101,3 @@ export class Pick implements Unanswered {
     return true
   }
 }
-

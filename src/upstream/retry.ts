@@ -30,6 +30,8 @@ export interface AttemptContext {
   readonly signal: AbortSignal
   /** Whether a failure of this attempt would be followed by another one, as things stand: for whoever may pass an error on. */
   canRetry(): boolean
+  /** What the upstream's `statuses` make of an HTTP status. */
+  judge(status: number): RetryVerdict
   /** The peer has begun to answer: takes the latency sample and ends the time limits. See `Pick.answered`. */
   answered(status?: number): void
 }
@@ -53,7 +55,7 @@ export interface ReadyOkOptions<T = unknown> extends Omit<SelectOptions, 'exclud
   /** Ends the call; the running attempt is then neutral. */
   readonly signal?: AbortSignal | undefined
   /**
-   * What a result (or, if the attempt threw, its error) means: true or `'failed'`, false or `'ok'`, or another verdict.
+   * What a result (or, if the attempt threw or exceeded `tryTimeout`, its error) means: true or `'failed'`, false or `'ok'`, or another verdict.
    * Default: an error has failed (an AbortError is neutral), `false` has failed, a result with an HTTP `status` goes by the
    * upstream's `statuses`, anything else is ok.
    */
@@ -73,7 +75,14 @@ export class AttemptsError extends AggregateError {
   /** Why nobody was available, for `ERR_CHECKUPS_NO_PEER`. */
   readonly reason: UnavailableReason | undefined
 
-  constructor(code: ErrorCode, key: string, attempts: readonly Attempt[], why: string, reason?: UnavailableReason, cause?: unknown) {
+  constructor(
+    code: ErrorCode,
+    key: string,
+    attempts: readonly Attempt[],
+    why: string,
+    reason?: UnavailableReason,
+    cause?: unknown,
+  ) {
     const tried = attempts.map(({ peer, ms, error }) => `${peer.address} ${error?.message ?? ''} (${ms.toFixed(0)} ms)`)
     const list = tried.length === 0 ? '' : `: ${tried.join(', ')}`
     const errors = attempts.flatMap(({ error }) => (error === undefined ? [] : [error]))
@@ -117,7 +126,8 @@ export async function readyOk<T>(
     for (let number = 1; ; number++) {
       if (isAborted(signal)) throw fail('ERR_CHECKUPS_ABORTED', 'aborted by the caller', undefined, signal?.reason)
       if (upstream.deleted) throw fail('ERR_CHECKUPS_UPSTREAM_DELETED', 'deleted meanwhile')
-      if (number > 1 && budget?.tryRetry() === false) throw fail('ERR_CHECKUPS_RETRY_BUDGET', 'the retry budget is spent')
+      if (number > 1 && budget?.tryRetry() === false)
+        throw fail('ERR_CHECKUPS_RETRY_BUDGET', 'the retry budget is spent')
       // Nothing has been tried yet: the pick may take the steady path.
       const pick = upstream.acquirePeer(number === 1 ? { hashKey, clusterKey } : request)
       if (pick === undefined) {
@@ -125,19 +135,20 @@ export async function readyOk<T>(
         throw fail('ERR_CHECKUPS_NO_PEER', `nobody is available (${reason})`, reason)
       }
       tried.push(pick.entry)
-      const mayRetry = () =>
-        number < tries && !upstream.deleted && !isAborted(signal) && upstream.unavailable(request) === undefined
-      const ended = await new Run(pick, number, mayRetry, limits, signal).run(callback)
+      const canRetry = () => number < tries && !upstream.deleted && !isAborted(signal) && upstream.hasOthers(request)
+      const ended = await new Run(pick, number, canRetry, upstream, limits, signal).run(callback)
       const { verdict, status, error } = judge(ended, upstream, options, env)
       pick.end(verdictOf(verdict), status)
       attempts.push({ peer: pick.peer, ms: ended.ms, verdict, status, error })
       if (verdict === 'ok') return ended.result as T
       discard(ended.result)
       if (isAborted(signal)) throw fail('ERR_CHECKUPS_ABORTED', 'aborted by the caller', undefined, signal?.reason)
-      if (verdict === 'neutral' && ended.by !== 'timeout') throw fail('ERR_CHECKUPS_ABORTED', 'aborted', undefined, error)
+      if (verdict === 'neutral' && ended.by !== 'timeout')
+        throw fail('ERR_CHECKUPS_ABORTED', 'aborted', undefined, error)
       if (verdict === 'stop') throw fail('ERR_CHECKUPS_STOPPED', 'must not be retried')
       if (limits.over) throw fail('ERR_CHECKUPS_TIMEOUT', `no answer within ${limits.timeout} ms`)
-      if (number >= tries) throw fail('ERR_CHECKUPS_TRIES_EXCEEDED', `no answer in ${number} ${number === 1 ? 'try' : 'tries'}`)
+      if (number >= tries)
+        throw fail('ERR_CHECKUPS_TRIES_EXCEEDED', `no answer in ${number} ${number === 1 ? 'try' : 'tries'}`)
     }
   } finally {
     limits.end()
@@ -154,7 +165,8 @@ function isAborted(signal: AbortSignal | undefined): boolean {
 
 /** A result that is not handed on and holds a connection while its body is not read: a fetch Response. */
 function discard(result: unknown): void {
-  if (result instanceof Response && result.body !== null && !result.body.locked) result.body.cancel().catch(() => undefined)
+  if (result instanceof Response && result.body !== null && !result.body.locked)
+    result.body.cancel().catch(() => undefined)
 }
 
 /** The two time limits of a call. */
@@ -212,13 +224,22 @@ class Run implements AttemptContext {
   readonly number: number
   readonly canRetry: () => boolean
   readonly #pick: Pick
+  readonly #upstream: Upstream
   readonly #limits: Limits
   readonly #callerSignal: AbortSignal | undefined
   #controller: AbortController | undefined
   #over = false
 
-  constructor(pick: Pick, number: number, canRetry: () => boolean, limits: Limits, signal: AbortSignal | undefined) {
+  constructor(
+    pick: Pick,
+    number: number,
+    canRetry: () => boolean,
+    upstream: Upstream,
+    limits: Limits,
+    signal: AbortSignal | undefined,
+  ) {
     this.#pick = pick
+    this.#upstream = upstream
     this.number = number
     this.canRetry = canRetry
     this.#limits = limits
@@ -227,6 +248,10 @@ class Run implements AttemptContext {
 
   get signal(): AbortSignal {
     return (this.#controller ??= new AbortController()).signal
+  }
+
+  judge(status: number): RetryVerdict {
+    return this.#upstream.statuses.of(status)
   }
 
   answered(status?: number): void {
@@ -253,7 +278,7 @@ class Run implements AttemptContext {
     if (!this.#limits.any && signal === undefined) return call()
     return new Promise<Ended>((resolve) => {
       const cut = (by: 'timeout' | 'tryTimeout' | 'signal') => {
-        const error = by === 'signal' ? signal?.reason : this.#timeoutError(by)
+        const error: unknown = by === 'signal' ? signal?.reason : this.#timeoutError(by)
         stop()
         resolve(end(by, true, undefined, error))
         this.#controller?.abort(error)
@@ -287,7 +312,7 @@ function judge<T>(
 ): { verdict: RetryVerdict; status: number; error: Error | undefined } {
   const status = statusOf(ended.result)
   let verdict: RetryVerdict = byDefault(ended, upstream)
-  if (isFailure !== undefined && ended.by === 'itself') {
+  if (isFailure !== undefined && (ended.by === 'itself' || ended.by === 'tryTimeout')) {
     try {
       const said = isFailure(ended.result as T | undefined, ended.error)
       verdict = typeof said === 'boolean' ? (said ? 'failed' : 'ok') : said
@@ -296,7 +321,8 @@ function judge<T>(
     }
   }
   if (verdict === 'ok') return { verdict, status, error: undefined }
-  if (!ended.threw) return { verdict, status, error: new Error(status === 0 ? 'reported as failed' : `status ${status}`) }
+  if (!ended.threw)
+    return { verdict, status, error: new Error(status === 0 ? 'reported as failed' : `status ${status}`) }
   const error = ended.error instanceof Error ? ended.error : new Error(String(ended.error), { cause: ended.error })
   return { verdict, status, error }
 }

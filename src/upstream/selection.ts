@@ -40,7 +40,8 @@ export type PickFrom = (level: Level, request: Request) => Entry | undefined
 
 /** The canonical address of a peer, or of a host and port. */
 export function addressOf(target: Peer | PeerAddress): string {
-  if (typeof target !== 'object' || (target as unknown) === null) throw expected('peer', '', 'a peer, or { host, port }', target)
+  if (typeof target !== 'object' || (target as unknown) === null)
+    throw expected('peer', '', 'a peer, or { host, port }', target)
   if ('address' in target) return target.address
   const { host, port } = target
   return tcpEndpoint('peer', host, typeof port === 'string' && /^\d+$/.test(port) ? Number(port) : port).address
@@ -110,6 +111,16 @@ export function whyUnavailable(membership: Membership, request: AttemptRequest):
   const left = healthy.filter((entry) => !hidden.has(entry))
   if (left.length === 0) return 'excluded'
   return left.every(({ state }) => state.full) ? 'full' : undefined
+}
+
+/** Whether somebody is available who need not be hidden. */
+export function hasOthers(membership: Membership, request: AttemptRequest): boolean {
+  const levels = levelsFor(membership, request.clusterKey)
+  let available = levels.reduce((sum, level) => sum + level.available, 0)
+  for (const entry of entriesToHide(membership, request)) {
+    if (entry.available && levels.some(({ byAddress }) => byAddress.get(entry.peer.address) === entry)) available--
+  }
+  return available > 0
 }
 
 function entriesToHide({ peers, levels }: Membership, { exclude, tried = [] }: AttemptRequest): Set<Entry> {

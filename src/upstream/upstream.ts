@@ -14,7 +14,7 @@ import type { Level, OnThrow } from './level.js'
 import { Membership } from './membership.js'
 import { PeerObject, type Peer } from './peer.js'
 import { Pick, type PickOwner, type Settlement } from './pick.js'
-import { addressOf, search, whyUnavailable, type AttemptRequest, type PeerAddress } from './selection.js'
+import { addressOf, hasOthers, search, whyUnavailable, type AttemptRequest, type PeerAddress } from './selection.js'
 import type { SelectOptions, UnavailableReason } from './selection.js'
 import type { Entry, PeerState } from './state.js'
 
@@ -87,6 +87,11 @@ export class Upstream implements PickOwner {
   /** Why a pick with these options finds nobody; undefined if it would find somebody. Changes nothing. */
   unavailable(options: AttemptRequest = NO_OPTIONS): UnavailableReason | undefined {
     return whyUnavailable(this.membership, options)
+  }
+
+  /** Whether somebody is available beside those that the request excludes; by counts, not by looking at everyone. */
+  hasOthers(options: AttemptRequest): boolean {
+    return hasOthers(this.membership, options)
   }
 
   /** One balancer step a pick; a second one only where a policy, `asked` here or before, declines though it has somebody. */

@@ -147,7 +147,7 @@ export class Smooth {
     for (let i = 0; i < picks.length; i++) this.#key[i]! -= picks[i]! * this.#settled
     this.#rounds += count
     for (let g = 0; g < this.#size.length; g++) {
-      for (let slot = this.#size[g]! >> 1; slot-- > 0; ) this.#sink(this.#start[g]! + slot, g)
+      for (let slot = this.#size[g]! >> 1; slot-- > 0;) this.#sink(this.#start[g]! + slot, g)
     }
   }
 
