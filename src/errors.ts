@@ -2,7 +2,7 @@
  * Every error the library throws, by its code. The codes are stable: programs compare them, messages may change.
  * `docs/errors.md` holds the same table.
  */
-export const errorCodes = {
+const codes = {
   ERR_CHECKUPS_CONFIG: 'A value given to the library is not what it must be; nothing was changed.',
   ERR_CHECKUPS_UNKNOWN_UPSTREAM: 'There is no upstream with this key.',
   ERR_CHECKUPS_UNKNOWN_PEER: 'The upstream has no peer with this address and never had one.',
@@ -17,8 +17,11 @@ export const errorCodes = {
   ERR_CHECKUPS_CLOSED: 'The instance was closed.',
 } as const
 
-/** The code of an error of this library. */
-export type ErrorCode = keyof typeof errorCodes
+/** The code of an error of this library; {@link errorCodes} says what each means. */
+export type ErrorCode = keyof typeof codes
+
+/** What each code means. */
+export const errorCodes: Readonly<Record<ErrorCode, string>> = codes
 
 /** The brand is a registered symbol, so that it is the same one in every copy of the package in a process. */
 const brand = Symbol.for('checkups.error')
@@ -87,8 +90,14 @@ export class UnknownPeerError extends CheckupsError {
   }
 }
 
+/** What all errors of this library have. */
+export interface Coded {
+  /** Which error it is. */
+  readonly code: ErrorCode
+}
+
 /** Whether `error` is one of this library's, of whatever copy of the package, and has `code` if one is given. */
-export function isCheckupsError(error: unknown, code?: ErrorCode): error is Error & { readonly code: ErrorCode } {
+export function isCheckupsError(error: unknown, code?: ErrorCode): error is Error & Coded {
   if (typeof error !== 'object' || error === null || !(brand in error)) return false
   return code === undefined || (error as { code?: unknown }).code === code
 }

@@ -13,6 +13,7 @@ export {
   isCheckupsError,
   UnknownPeerError,
   UnknownUpstreamError,
+  type Coded,
   type ErrorCode,
 } from './errors.js'
 export type { CheckupsEvents, ErrorEvent, Listener } from './events.js'
@@ -40,7 +41,7 @@ export type {
 } from './upstream/change.js'
 export type { ServerChange, ServerTarget } from './upstream/edit.js'
 export type { UpstreamHandle } from './upstream/handle.js'
-export type { ConnectOptions, Peer } from './upstream/peer.js'
+export type { ConnectOptions, Peer, TcpConnectOptions, UnixConnectOptions } from './upstream/peer.js'
 export type { Pick } from './upstream/pick.js'
 export {
   AttemptsError,

@@ -112,7 +112,9 @@ export interface CheckupsServerStatus {
   readonly server: string
   /** The ancestor's word for heartbeat health: without heartbeats, always this one. */
   readonly status: 'ok' | 'unstable' | 'err' | 'unchecked'
+  /** As configured. */
   readonly weight: number
+  /** As configured. */
   readonly max_fails: number
   /** Seconds. */
   readonly fail_timeout: number

@@ -15,7 +15,7 @@ import type { BalancedProxyOptions, ExchangeSetup, ProxyFailure, ProxyServer } f
 import { UpgradeExchange } from './upgrade-exchange.js'
 import { WebExchange } from './web-exchange.js'
 
-export type { HashKeyOption } from './http.js'
+export type { HashHeader, HashKeyOption } from './http.js'
 export type { BalancedProxyOptions, ProxyFailure, ProxyServer } from './exchange.js'
 
 /** Handlers for a node:http server. They need no `this`. */
@@ -47,7 +47,7 @@ const OPTION_KEYS = new Set(
  * http.createServer(balanced.web).on('upgrade', balanced.ws).listen(8080)
  * ```
  *
- * @throws {@link ConfigError}
+ * @throws `ConfigError`
  */
 export function balanceProxy(
   checkups: Checkups,

@@ -20,9 +20,14 @@ export function hostKey({ headers }: IncomingMessage): string | undefined {
   return headers.host?.toLowerCase().replace(/:\d+$/, '')
 }
 
+/** A request is hashed by one of its headers. */
+export interface HashHeader {
+  /** The header's name; case does not matter. */
+  readonly header: string
+}
+
 /** What a request is hashed by: the client's address, the URL, a header, or what a function says. */
-export type HashKeyOption =
-  'ip' | 'url' | { readonly header: string } | ((request: IncomingMessage) => string | Uint8Array | undefined)
+export type HashKeyOption = 'ip' | 'url' | HashHeader | ((request: IncomingMessage) => string | Uint8Array | undefined)
 
 export function hashKeyOf(option: HashKeyOption, request: IncomingMessage): string | Uint8Array | undefined {
   if (typeof option === 'function') return option(request)

@@ -1,8 +1,22 @@
 /** A peer as users see it. */
 import type { Endpoint } from './address.js'
 
-/** Where a peer listens, in the form that `http.request` and `net.connect` take. */
-export type ConnectOptions = { readonly host: string; readonly port: number } | { readonly path: string }
+/** A TCP endpoint, as `http.request` and `net.connect` take it. */
+export interface TcpConnectOptions {
+  /** IP address or host name. */
+  readonly host: string
+  /** TCP port. */
+  readonly port: number
+}
+
+/** A unix socket, as `net.connect` takes it (`http.request` calls it `socketPath`). */
+export interface UnixConnectOptions {
+  /** Absolute path of the socket. */
+  readonly path: string
+}
+
+/** Where a peer listens. */
+export type ConnectOptions = TcpConnectOptions | UnixConnectOptions
 
 /**
  * One backend of one upstream. There is one `Peer` object per address per upstream, however many levels name it, and it
@@ -21,7 +35,7 @@ export interface Peer {
   readonly labels: Readonly<Record<string, string>>
   /** Whatever the configuration's `meta` holds; the library never looks at it. */
   readonly meta: unknown
-  /** Spreads into a call: `http.request({ ...peer.connect, path: '/' })`, `net.connect(peer.connect)`. */
+  /** Spreads into a call: `net.connect({ ...peer.connect })`, and for TCP `http.request({ ...peer.connect, path: '/' })`. */
   readonly connect: ConnectOptions
   /** `http://10.0.0.1:80`, with brackets around IPv6. A unix socket has `http://localhost`. */
   origin(protocol?: 'http' | 'https' | 'ws' | 'wss'): string

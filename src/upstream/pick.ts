@@ -20,35 +20,45 @@ export interface PickOwner {
   /** The policy's sample of a good answer. */
   answered(settlement: Settlement): void
   /** The end; `told` if the policy has had its report by `answered`. */
-  done(settlement: Settlement, pick: Pick, told: boolean): void
+  done(settlement: Settlement, pick: PickHandle, told: boolean): void
 }
 
 /**
  * A peer acquired for one request. It counts as in flight until {@link Pick.done}, so call that in every case: `using`
- * and `Symbol.dispose` do it with `'neutral'` if nobody has.
+ * (`Symbol.dispose`) does it with `'neutral'` if nobody has.
  */
-export class Pick implements Unanswered {
+export interface Pick extends Disposable {
   /** The peer to ask. */
   readonly peer: Peer
-  /** @internal */
+  /**
+   * The peer has begun to answer: headers, an upgrade, a connection. Takes the sample of its latency and stops the ageing
+   * of this request, so that a long stream or a WebSocket does not look like a peer that hangs. Optional; first call counts.
+   *
+   * @param status - HTTP status; one that counts as failed gives no sample
+   */
+  answered(status?: number): void
+  /** The request is over. First call counts, further ones are harmless. */
+  done(outcome: Outcome): void
+}
+
+export class PickHandle implements Pick, Unanswered {
+  readonly peer: Peer
   readonly entry: Entry
-  /** The trial's slot that this pick holds, or 0. @internal */
+  /** The trial's slot that this pick holds, or 0. */
   readonly lease: number
-  /** Bans of the peer so far: an outcome from before the last one says nothing of the peer now. @internal */
+  /** Bans of the peer when it was picked: an outcome from before the last ban says nothing of the peer now. */
   readonly bans: number
-  /** @internal */
   readonly start: number
-  /** @internal */
   older: Unanswered | undefined = undefined
-  /** @internal */
   newer: Unanswered | undefined = undefined
   readonly #owner: PickOwner
   #waiting: boolean
+  /** Milliseconds to the answer, once there is one. */
   #ms = NaN
+  /** Whether the policy has had its report of the answer. */
   #told = false
   #over = false
 
-  /** @internal */
   constructor(owner: PickOwner, entry: Entry, lease: number) {
     this.#owner = owner
     this.entry = entry
@@ -60,12 +70,6 @@ export class Pick implements Unanswered {
     if (this.#waiting) entry.wait(this)
   }
 
-  /**
-   * The peer has begun to answer: headers, an upgrade, a connection. Takes the sample of its latency and stops the ageing
-   * of this request, so that a long stream or a WebSocket does not look like a peer that hangs. Optional, first call counts.
-   *
-   * @param status - HTTP status; one that counts as failed gives no sample
-   */
   answered(status = 0): void {
     if (this.#over || !this.#stopWaiting()) return
     this.#ms = this.#owner.timeFor(this.entry) - this.start
@@ -75,12 +79,11 @@ export class Pick implements Unanswered {
     this.#owner.answered({ entry: this.entry, verdict, status, ms: this.#ms })
   }
 
-  /** The request is over. First call counts, further ones are harmless. */
   done(outcome: Outcome): void {
     if (!this.#over) this.end(this.#owner.verdict(outcome), statusOf(outcome))
   }
 
-  /** {@link done}, by one who has judged already. @internal */
+  /** {@link done}, by one who has judged already. */
   end(verdict: Verdict, status: number): void {
     if (this.#over) return
     this.#over = true
@@ -89,7 +92,6 @@ export class Pick implements Unanswered {
     this.#owner.done({ entry: this.entry, verdict, status, ms }, this, this.#told)
   }
 
-  /** {@link done} with `'neutral'`. */
   [Symbol.dispose](): void {
     this.done('neutral')
   }

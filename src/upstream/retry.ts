@@ -3,7 +3,7 @@ import { Timer, type Clock } from '../clock.js'
 import { brandError, CheckupsError, type ErrorCode } from '../errors.js'
 import { statusOf, verdictOf, type RetryVerdict } from '../health/outcome.js'
 import type { Peer } from './peer.js'
-import type { Pick } from './pick.js'
+import type { PickHandle } from './pick.js'
 import { levelsFor, type SelectOptions, type UnavailableReason } from './selection.js'
 import type { Entry } from './state.js'
 import type { Upstream } from './upstream.js'
@@ -223,7 +223,7 @@ interface Ended {
 class Run implements AttemptContext {
   readonly number: number
   readonly canRetry: () => boolean
-  readonly #pick: Pick
+  readonly #pick: PickHandle
   readonly #upstream: Upstream
   readonly #limits: Limits
   readonly #callerSignal: AbortSignal | undefined
@@ -231,7 +231,7 @@ class Run implements AttemptContext {
   #over = false
 
   constructor(
-    pick: Pick,
+    pick: PickHandle,
     number: number,
     canRetry: () => boolean,
     upstream: Upstream,

@@ -13,7 +13,7 @@ import { mayBan, toLift } from './guard.js'
 import type { Level, OnThrow } from './level.js'
 import { Membership } from './membership.js'
 import { PeerObject, type Peer } from './peer.js'
-import { Pick, type PickOwner, type Settlement } from './pick.js'
+import { PickHandle, type PickOwner, type Settlement } from './pick.js'
 import { addressOf, hasOthers, search, whyUnavailable, type AttemptRequest, type PeerAddress } from './selection.js'
 import type { SelectOptions, UnavailableReason } from './selection.js'
 import type { Entry, PeerState } from './state.js'
@@ -71,7 +71,7 @@ export class Upstream implements PickOwner {
     return entry.peer
   }
 
-  acquirePeer(options: AttemptRequest = NO_OPTIONS): Pick | undefined {
+  acquirePeer(options: AttemptRequest = NO_OPTIONS): PickHandle | undefined {
     const entry = this.#select(options)
     if (entry === undefined) return undefined
     const { state } = entry
@@ -79,7 +79,7 @@ export class Upstream implements PickOwner {
     entry.inFlight++
     state.inFlight++
     if (state.full) state.refresh()
-    const pick = new Pick(this, entry, lease)
+    const pick = new PickHandle(this, entry, lease)
     entry.level.acquired(entry)
     return pick
   }
@@ -127,7 +127,7 @@ export class Upstream implements PickOwner {
     this.#report(settlement, true)
   }
 
-  done(settlement: Settlement, pick: Pick, told: boolean): void {
+  done(settlement: Settlement, pick: PickHandle, told: boolean): void {
     const { entry, verdict } = settlement
     const { state } = entry
     const wasFull = state.full
