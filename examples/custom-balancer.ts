@@ -6,7 +6,7 @@ const twoChoices: BalancerFactory = ({ random }) => {
   let members: readonly Member[] = []
   return {
     update: (list) => (members = list),
-    pick() {
+    pick: () => {
       const available = members.filter((member) => member.available)
       const draw = () => available[Math.floor(random() * available.length)]
       const [one, other] = [draw(), draw()]

@@ -1,8 +1,7 @@
 /** What a user holds: upstreams by key, events, start and close. */
-import { isDeepStrictEqual } from 'node:util'
 import { expected, onlyKeys, record, string } from './check.js'
 import { systemClock, systemRandom, type Clock, type Random } from './clock.js'
-import { compileCluster, compileUpstream, isWhole, toOptions } from './config.js'
+import { compileCluster, compileUpstream, isWhole, sameConfig, toOptions, upstreamPath } from './config.js'
 import type { Cluster, ServerOptions, Timeouts, UpstreamConfig, UpstreamOptions } from './config.js'
 import { CheckupsError, ConfigError, UnknownUpstreamError } from './errors.js'
 import { Events, type CheckupsEvents, type Listener } from './events.js'
@@ -19,7 +18,8 @@ import {
 import { UpstreamHandle, type HandleOwner } from './upstream/handle.js'
 import { PeerObject, type Peer } from './upstream/peer.js'
 import type { Pick } from './upstream/pick.js'
-import { readyOk, type AttemptContext, type ReadyOkOptions, type RetryBudget } from './upstream/retry.js'
+import type { AttemptContext } from './upstream/attempt.js'
+import { readyOk, type ReadyOkOptions, type RetryBudget } from './upstream/retry.js'
 import type { PeerAddress, SelectOptions, UnavailableReason } from './upstream/selection.js'
 import { Upstream, type UpstreamEnv } from './upstream/upstream.js'
 
@@ -73,6 +73,7 @@ export class Checkups {
     }
     this.#handleOwner = {
       find: (key) => this.#find(key),
+      feedbackStatus: (key, peer, outcome) => this.feedbackStatus(key, peer, outcome),
       readyOk: (upstream, callback, readyOptions) => this.#readyOk(upstream, callback, readyOptions),
     }
     this.#startedAt = this.#clock.wallTime()
@@ -81,7 +82,10 @@ export class Checkups {
       upstreams instanceof Map
         ? (upstreams as Map<string, unknown>)
         : Object.entries(record('upstreams', '', upstreams))
-    const configs = Array.from(entries, ([key, upstream]) => [key, compileUpstream(pathOf(key), upstream)] as const)
+    const configs = Array.from(
+      entries,
+      ([key, upstream]) => [string('upstreams', 'key', key), compileUpstream(upstreamPath(key), upstream)] as const,
+    )
     for (const [key, config] of configs) this.#apply(key, config, 'configured')
   }
 
@@ -158,7 +162,7 @@ export class Checkups {
     this.#mustBeOpen()
     string('key', '', key)
     const current = this.#upstreams.get(key)?.config
-    const path = pathOf(key)
+    const path = upstreamPath(key)
     const config =
       isWhole(update) || current === undefined
         ? compileUpstream(path, isWhole(update) ? update : { cluster: update }, current)
@@ -193,7 +197,7 @@ export class Checkups {
    */
   async addServer(key: string, server: ServerOptions | string, options: { level?: string } = {}): Promise<number> {
     const { config } = this.#find(key)
-    return this.updateUpstream(key, withServer(pathOf(key), config, server, options.level))
+    return this.updateUpstream(key, withServer(upstreamPath(key), config, server, options.level))
   }
 
   /**
@@ -302,15 +306,17 @@ export class Checkups {
   /** An update that changes nothing is none: no event, and the generation stays. */
   #apply(key: string, config: UpstreamConfig, reason: string): number {
     const known = this.#upstreams.get(key)
-    if (known !== undefined && isDeepStrictEqual(known.config, config)) return known.generation
+    if (known !== undefined && sameConfig(known.config, config)) return known.generation
     const upstream = known ?? new Upstream(key, config, this.#env)
     const generation = ++this.#generation
-    // Listeners find a new upstream already there; one whose policy cannot be made never was.
+    // Listeners find a new upstream already there.
     if (known === undefined) this.#upstreams.set(key, upstream)
     try {
       upstream.apply({ what: 'config', config, source: 'code', reason, generation })
     } catch (error) {
+      // A policy that could not be made: nothing has changed, nothing was told.
       if (known === undefined) this.#upstreams.delete(key)
+      this.#generation = generation - 1
       throw error
     }
     return generation
@@ -319,11 +325,6 @@ export class Checkups {
   #mustBeOpen(): void {
     if (this.#closed) throw new CheckupsError('ERR_CHECKUPS_CLOSED', 'this instance was closed')
   }
-}
-
-/** How an upstream's configuration is called in errors. */
-function pathOf(key: string): string {
-  return /^[\w-]+$/.test(key) ? `upstreams.${key}` : `upstreams[${JSON.stringify(key)}]`
 }
 
 function checkClock(clock: Clock): Clock {

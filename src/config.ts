@@ -5,7 +5,7 @@ import type { BalancerFactory } from './balancer/balancer.js'
 import { array, boolean, expected, integer, milliseconds, oneOf, onlyKeys, record, string } from './check.js'
 import { ConfigError } from './errors.js'
 import type { StatusMap } from './health/outcome.js'
-import { parseEndpoint, tcpEndpoint, unixEndpoint, type Endpoint } from './upstream/address.js'
+import { parseEndpoint, tcpEndpoint, unixEndpoint, type Endpoint } from './address.js'
 
 /** What may be set for one server or, as the default of all its servers, for an upstream. */
 export interface ServerDefaults {
@@ -167,6 +167,36 @@ const SETTING_KEYS =
   'balancer maxFails failTimeout maxConns readmit protected allowEmpty tries timeout tryTimeout statuses keepalive timeouts'
 const UPSTREAM_KEYS = new Set(['cluster', 'servers', ...SETTING_KEYS.split(' ')])
 
+/** How an upstream's configuration is called in errors. */
+export function upstreamPath(key: string): string {
+  return /^[\w-]+$/.test(key) ? `upstreams.${key}` : `upstreams[${JSON.stringify(key)}]`
+}
+
+/** Whether two configurations ask for the same policy, so that one in use can go on. */
+export function sameBalancer({ balancer: a }: UpstreamSettings, { balancer: b }: UpstreamSettings): boolean {
+  return typeof a === 'function' || typeof b === 'function' ? a === b : JSON.stringify(a) === JSON.stringify(b)
+}
+
+/** Whether a configuration compiled with the help of the other one differs from it in nothing. */
+export function sameConfig(a: UpstreamConfig, b: UpstreamConfig): boolean {
+  const { factory: _a, balancer: __a, ...settings } = a.settings
+  const { factory: _b, balancer: __b, ...others } = b.settings
+  return (
+    a.keyed === b.keyed &&
+    a.levels.length === b.levels.length &&
+    a.levels.every(({ name, servers }, i) => {
+      const other = b.levels[i]!
+      return (
+        name === other.name &&
+        servers.length === other.servers.length &&
+        servers.every((s, j) => s === other.servers[j])
+      )
+    }) &&
+    sameBalancer(a.settings, b.settings) &&
+    isDeepStrictEqual(settings, others)
+  )
+}
+
 /** Whether this is a whole configuration and not a cluster alone. */
 export function isWhole(value: unknown): value is UpstreamOptions {
   return (
@@ -207,7 +237,7 @@ export function compileCluster(
     : array(path, '', value).map((level, i) => ({ name: String(i), level, at: `${path}[${i}]` }))
   const before = new Map(previous?.levels.map(({ name, servers }) => [name, servers]))
   const levels = named.map(({ name, level, at }) => compileLevel(at, name, level, settings, before.get(name)))
-  checkSharedAddresses(path, levels)
+  checkSharedAddresses(path, levels, keyed)
   return { levels, keyed, settings }
 }
 
@@ -290,49 +320,61 @@ function compileLevel(
   const level = record(path, '', value)
   onlyKeys(path, level, LEVEL_KEYS)
   const at = `${path}.servers`
-  const seen = new Map<string, number>()
-  // A list mostly comes back as it was, or with a few servers more or fewer: `next` walks along in the one before.
+  // A list mostly comes back as it was, or with a few servers more or fewer: `next` walks along in the one before, whose
+  // addresses are known to differ. What does not match there is compiled and looked up.
   let next = 0
   let before: Map<string, number> | undefined
+  const takenBy = new Int32Array(previous.length).fill(-1)
+  const compiled = new Map<string, number>()
+  const isAt = (index: number, server: unknown) =>
+    index < previous.length && isUnchanged(server, previous[index]!, settings)
   const servers = array(path, 'servers', level['servers']).map((server, i) => {
-    const expected = previous[next]
-    const unchanged = expected !== undefined && isUnchanged(server, expected, settings)
-    const compiled = unchanged ? expected : compileServer(`${at}[${i}]`, server, settings)
-    const { address } = compiled.endpoint
-    const first = seen.get(address)
-    if (first !== undefined) throw new ConfigError(`${at}[${i}]`, `the same address as ${at}[${first}]`)
-    seen.set(address, i)
-    if (unchanged) {
-      next++
-      return compiled
+    const index = isAt(next, server) ? next : isAt(next + 1, server) ? next + 1 : -1
+    if (index >= 0) {
+      const known = previous[index]!
+      next = index + 1
+      const twin = takenBy[index]! >= 0 ? takenBy[index] : compiled.get(known.endpoint.address)
+      if (twin !== undefined) throw new ConfigError(`${at}[${i}]`, `the same address as ${at}[${twin}]`)
+      takenBy[index] = i
+      return known
     }
-    before ??= new Map(previous.map(({ endpoint }, index) => [endpoint.address, index]))
-    const index = before.get(address)
-    if (index === undefined) return compiled
-    next = index + 1
-    const old = previous[index]!
-    return isDeepStrictEqual(old, compiled) ? old : compiled
+    const fresh = compileServer(`${at}[${i}]`, server, settings)
+    const { address } = fresh.endpoint
+    before ??= new Map(previous.map(({ endpoint }, at) => [endpoint.address, at]))
+    const old = before.get(address)
+    const twin = old !== undefined && takenBy[old]! >= 0 ? takenBy[old] : compiled.get(address)
+    if (twin !== undefined) throw new ConfigError(`${at}[${i}]`, `the same address as ${at}[${twin}]`)
+    compiled.set(address, i)
+    if (old === undefined) return fresh
+    takenBy[old] = i
+    next = old + 1
+    return isSameServer(previous[old]!, fresh) ? previous[old]! : fresh
   })
   return { name, servers }
 }
 
 /** Whether these options compile to this server: they then need no checking. Cheap; true for no bad value. */
 function isUnchanged(server: unknown, known: ServerConfig, settings: UpstreamSettings): boolean {
+  const { endpoint } = known
   if (typeof server === 'string') {
-    return (
-      server === known.endpoint.address &&
-      isUnchanged({ host: known.endpoint.host, port: known.endpoint.port }, known, settings)
-    )
+    return server === endpoint.address && isUnchanged({ address: server }, known, settings)
   }
   if (typeof server !== 'object' || server === null) return false
   for (const key in server) if (!SERVER_KEYS.has(key)) return false
   const { host, port, path, address, weight, maxFails, failTimeout, maxConns, backup, down, drain, labels, meta } =
     server as ServerOptions
+  const isThere =
+    host === undefined && port === undefined
+      ? address === undefined
+        ? path !== undefined && path === endpoint.path
+        : path === undefined && address === endpoint.address
+      : path === undefined &&
+        address === undefined &&
+        endpoint.path === undefined &&
+        host === endpoint.host &&
+        port === endpoint.port
   return (
-    host === known.endpoint.host &&
-    port === known.endpoint.port &&
-    path === undefined &&
-    address === undefined &&
+    isThere &&
     (weight ?? 1) === known.weight &&
     (maxFails ?? settings.maxFails) === known.maxFails &&
     (failTimeout ?? settings.failTimeout) === known.failTimeout &&
@@ -340,9 +382,24 @@ function isUnchanged(server: unknown, known: ServerConfig, settings: UpstreamSet
     (backup ?? false) === known.backup &&
     (down ?? false) === known.down &&
     (drain ?? false) === known.drain &&
-    (labels ?? NO_LABELS) === known.labels &&
+    (labels === undefined ? known.labels === NO_LABELS : sameLabels(labels, known.labels)) &&
     meta === known.meta
   )
+}
+
+/** Nobody but its owner can tell whether a `meta` is still the same: another object is another meta. */
+function isSameServer(a: ServerConfig, b: ServerConfig): boolean {
+  return a.meta === b.meta && isDeepStrictEqual({ ...a, meta: undefined }, { ...b, meta: undefined })
+}
+
+function sameLabels(labels: unknown, known: ServerConfig['labels']): boolean {
+  if (typeof labels !== 'object' || labels === null) return false
+  let count = 0
+  for (const name in labels) {
+    if (!Object.hasOwn(known, name) || known[name] !== (labels as Record<string, unknown>)[name]) return false
+    count++
+  }
+  return count === Object.keys(known).length
 }
 
 function compileServer(path: string, value: unknown, settings: UpstreamSettings): ServerConfig {
@@ -380,7 +437,7 @@ function compileLabels(path: string, key: string, value: unknown): Readonly<Reco
 const SHARED = ['maxFails', 'failTimeout', 'maxConns', 'down', 'drain'] as const
 
 /** Health, the cap on requests and admin state belong to an address, so its entries in several levels must agree. */
-function checkSharedAddresses(path: string, levels: readonly LevelConfig[]): void {
+function checkSharedAddresses(path: string, levels: readonly LevelConfig[], keyed: boolean): void {
   if (levels.length < 2) return
   const first = new Map<string, { server: ServerConfig; name: string; i: number }>()
   levels.forEach(({ name, servers }) =>
@@ -391,7 +448,7 @@ function checkSharedAddresses(path: string, levels: readonly LevelConfig[]): voi
       const key = SHARED.find((shared) => server[shared] !== other.server[shared])
       if (key === undefined) return
       const at = (level: string, index: number) =>
-        `${path}[${/^\d+$/.test(level) ? level : JSON.stringify(level)}].servers[${index}].${key}`
+        `${path}[${keyed ? JSON.stringify(level) : level}].servers[${index}].${key}`
       const theirs = `${at(other.name, other.i)}, the same address, has ${other.server[key]}`
       throw new ConfigError(at(name, i), `${server[key]}, but ${theirs}`)
     }),

@@ -10,7 +10,7 @@ const codes = {
   ERR_CHECKUPS_TRIES_EXCEEDED: 'Every allowed attempt failed.',
   ERR_CHECKUPS_STOPPED: 'An attempt failed in a way that must not be repeated on another peer.',
   ERR_CHECKUPS_TIMEOUT: 'The total time ran out.',
-  ERR_CHECKUPS_ABORTED: 'The caller’s signal was aborted.',
+  ERR_CHECKUPS_ABORTED: 'The caller gave up: its signal was aborted, or an attempt ended neutrally.',
   ERR_CHECKUPS_RETRY_BUDGET: 'The retry budget allowed no further attempt.',
   ERR_CHECKUPS_UPSTREAM_DELETED: 'The upstream was deleted while the call was running.',
   ERR_CHECKUPS_ATTEMPT_TIMEOUT: 'One attempt did not answer within its time.',

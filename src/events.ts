@@ -30,7 +30,8 @@ export interface CheckupsEvents {
 export type Listener<E extends keyof CheckupsEvents> = (event: CheckupsEvents[E]) => void
 
 export class Events {
-  readonly #emitter = new EventEmitter()
+  /** Adapters listen too, one each: many listeners are no leak. */
+  readonly #emitter = new EventEmitter().setMaxListeners(0)
 
   on<E extends keyof CheckupsEvents>(name: E, listener: Listener<E>): void {
     this.#emitter.on(name, listener)

@@ -43,11 +43,6 @@ export type { ServerChange, ServerTarget } from './upstream/edit.js'
 export type { UpstreamHandle } from './upstream/handle.js'
 export type { ConnectOptions, Peer, TcpConnectOptions, UnixConnectOptions } from './upstream/peer.js'
 export type { Pick } from './upstream/pick.js'
-export {
-  AttemptsError,
-  type Attempt,
-  type AttemptContext,
-  type ReadyOkOptions,
-  type RetryBudget,
-} from './upstream/retry.js'
+export type { Attempt, AttemptContext } from './upstream/attempt.js'
+export { AttemptsError, type ReadyOkOptions, type RetryBudget } from './upstream/retry.js'
 export type { PeerAddress, SelectOptions, UnavailableReason } from './upstream/selection.js'

@@ -28,7 +28,9 @@ interface AgentInternals {
 export interface PeerAgent extends HttpAgent {
   /** Called, at once, with every request that goes through the agent. */
   onRequest: ((request: ClientRequest) => void) | undefined
-  /** Closes the idle connections to a peer now, the others when their requests end. */
+  /** Closes the idle connections to a peer. */
+  closeIdle(connect: ConnectOptions): void
+  /** The same, and the others when their requests end. */
   retire(connect: ConnectOptions): void
   /** The same for all peers. */
   retireAll(): void
@@ -63,8 +65,7 @@ export function createPeerAgent(
       if (settings.timeouts.connect > 0) socket.setTimeout(settings.timeouts.connect, late)
       socket.once(connected, () => {
         socket.off('timeout', late)
-        // Over TLS the request has set its own time by now, at 'connect'; over TCP it does so after this.
-        if (protocol === 'http') socket.setTimeout(0)
+        socket.setTimeout(0)
       })
       const place = placeOf(connection)
       const sockets = this.#sockets.get(place) ?? new Set()
@@ -80,6 +81,11 @@ export function createPeerAgent(
       return settings.keepalive > 0 && !this.#retired.has(socket) && super.keepSocketAlive(socket)
     }
 
+    closeIdle(connect: ConnectOptions): void {
+      const idle = this.#idle()
+      for (const socket of [...(this.#sockets.get(placeOf(connect)) ?? [])]) if (idle.has(socket)) socket.destroy()
+    }
+
     retire(connect: ConnectOptions): void {
       this.#retire(this.#sockets.get(placeOf(connect)) ?? [])
     }
@@ -88,8 +94,12 @@ export function createPeerAgent(
       for (const sockets of this.#sockets.values()) this.#retire(sockets)
     }
 
+    #idle(): Set<Socket | undefined> {
+      return new Set(Object.values(this.freeSockets).flat())
+    }
+
     #retire(sockets: Iterable<Socket>): void {
-      const idle = new Set(Object.values(this.freeSockets).flat())
+      const idle = this.#idle()
       for (const socket of [...sockets]) {
         if (idle.has(socket)) socket.destroy()
         else this.#retired.add(socket)
@@ -146,10 +156,15 @@ export class AgentPool {
   }
 
   /** Closes idle connections; those in use close when their requests end. */
+  retire(): void {
+    for (const { agent } of this.#agents.values()) agent.retireAll()
+  }
+
+  /** The same, for good. */
   close(): void {
     this.#checkups.off('upstream:update', this.#onUpdate)
     this.#checkups.off('upstream:delete', this.#onDelete)
-    for (const { agent } of this.#agents.values()) agent.retireAll()
+    this.retire()
     this.#agents.clear()
   }
 

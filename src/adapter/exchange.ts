@@ -2,13 +2,14 @@
 import type { EventEmitter } from 'node:events'
 import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http'
 import type { AgentOptions } from 'node:https'
-import type { Socket } from 'node:net'
+import { isIP, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Checkups } from '../checkups.js'
 import { CheckupsError, isCheckupsError } from '../errors.js'
 import type { HasStatus, RetryVerdict } from '../health/outcome.js'
 import type { Peer } from '../upstream/peer.js'
-import { AttemptsError, type AttemptContext } from '../upstream/retry.js'
+import type { AttemptContext } from '../upstream/attempt.js'
+import { AttemptsError } from '../upstream/retry.js'
 import type { AgentPool, AgentSettings, PeerAgent } from './agent.js'
 import { hashKeyOf, isIdempotent, type HashKeyOption } from './http.js'
 
@@ -65,7 +66,7 @@ export interface BalancedProxyOptions {
   /** Milliseconds for each attempt until its answer begins. Default: the upstream's. */
   readonly tryTimeout?: number | undefined
   /** Answers a request that could not be proxied; must end `res`. Default: a line of text. Upgrades always get that. */
-  readonly onFailure?: ((failure: ProxyFailure, res: ServerResponse) => void) | undefined
+  readonly onFailure?: ((failure: ProxyFailure, res: ServerResponse) => void | Promise<void>) | undefined
 }
 
 /** What all exchanges of one balanced proxy share. */
@@ -79,23 +80,24 @@ export interface ExchangeSetup {
   readonly keyOf: (req: IncomingMessage) => string | undefined
 }
 
-/** `http-proxy` adds to these at every attempt: to the headers with `xfwd`, and listeners of its own. */
+/** `http-proxy` adds to these headers at every attempt, with `xfwd`. */
 const FORWARDED = ['x-forwarded-for', 'x-forwarded-port', 'x-forwarded-proto', 'x-forwarded-host'] as const
-const LISTENED = ['aborted', 'error', 'close'] as const
 
-type OnEnd = (attempt: Attempt, verdict: RetryVerdict, status: number, error: Error | undefined) => void
+type OnEnd = (verdict: RetryVerdict, status: number, error: Error | undefined) => void
 
 /** One attempt under way. */
 class Attempt {
   readonly context: AttemptContext
+  readonly #verdictOfFailure: () => RetryVerdict
   readonly #onEnd: OnEnd
   request: ClientRequest | undefined
   /** Whether its connection stands: from then on the peer may have seen the request. */
   connected = false
   over = false
 
-  constructor(context: AttemptContext, onEnd: OnEnd) {
+  constructor(context: AttemptContext, verdictOfFailure: () => RetryVerdict, onEnd: OnEnd) {
     this.context = context
+    this.#verdictOfFailure = verdictOfFailure
     this.#onEnd = onEnd
   }
 
@@ -103,7 +105,12 @@ class Attempt {
   settle(verdict: RetryVerdict, status: number, error?: Error): void {
     if (this.over) return
     this.over = true
-    this.#onEnd(this, verdict, status, error)
+    this.#onEnd(verdict, status, error)
+  }
+
+  /** It has failed; what that means depends on how far it had come. */
+  fail(error: unknown): void {
+    this.abort(this.#verdictOfFailure(), error instanceof Error ? error : new Error(String(error)))
   }
 
   /** {@link settle}, and what is left of the request is torn down. */
@@ -122,13 +129,16 @@ export abstract class Exchange {
   /** Whether the client has gone away. */
   protected gone = false
   #verdict: RetryVerdict = 'failed'
-  readonly #emitters: readonly EventEmitter[]
-  #undo: (() => void) | undefined
+  readonly #client: EventEmitter
+  #undo: (() => void)[] = []
+  readonly #onClose = () => this.clientGone()
 
   constructor(setup: ExchangeSetup, req: IncomingMessage, client: EventEmitter) {
     this.setup = setup
     this.req = req
-    this.#emitters = [req, client]
+    this.#client = client
+    // The answer to a pipelined request hears nothing of its connection until its turn.
+    req.socket.on('close', this.#onClose)
   }
 
   /** Whether the request could be sent once more, as far as its body goes. */
@@ -137,8 +147,16 @@ export abstract class Exchange {
   protected abstract send(options: object, onError: (error: Error) => void, first: boolean): unknown
   /** The request has been made; its connection may not stand yet. */
   protected onRequest(_request: ClientRequest): void {}
+  /** Whether a silence of the connection to the peer is the client's: it sends or takes nothing. */
+  protected abstract clientIsSlow(request: ClientRequest): boolean
+  /** Whether something else has begun to answer the client. */
+  protected get answeredElsewhere(): boolean {
+    return false
+  }
   /** The exchange is over. */
-  protected end(): void {}
+  protected end(): void {
+    this.req.socket.off('close', this.#onClose)
+  }
 
   /** Resolves when the exchange is over; to what the client has still to be told, if anything. */
   async run(): Promise<ProxyFailure | undefined> {
@@ -148,7 +166,7 @@ export abstract class Exchange {
       const key = keyOf(req)
       if (key === undefined) return { status: 502, error: new Error('the request names no upstream'), req }
       const { hashKey, clusterKey, tries, timeout, tryTimeout } = options
-      await checkups.readyOk(key, (peer, context) => this.#try(key, peer, context), {
+      await checkups.readyOk(key, (peer, context) => this.#try(peer, context), {
         hashKey: hashKey === undefined ? undefined : hashKeyOf(hashKey, req),
         clusterKey: clusterKey?.(req),
         tries,
@@ -158,7 +176,9 @@ export abstract class Exchange {
       })
       return undefined
     } catch (error) {
-      return this.gone || this.committed ? undefined : { status: statusFor(error), error, req }
+      return this.gone || this.committed || this.answeredElsewhere
+        ? undefined
+        : { status: statusFor(error), error, req }
     } finally {
       this.end()
     }
@@ -175,34 +195,77 @@ export abstract class Exchange {
     this.attempt?.context.answered(status)
   }
 
-  async #try(key: string, peer: Peer, context: AttemptContext): Promise<HasStatus> {
+  async #try(peer: Peer, context: AttemptContext): Promise<HasStatus> {
     this.#verdict = 'neutral'
     if (this.gone) throw new Error('the client went away')
     this.#verdict = 'failed'
-    const { agent, settings } = this.setup.agents.of(key)
-    this.#undo?.()
-    this.#undo = remember(this.req, this.#emitters)
     return new Promise((resolve, reject) => {
-      const attempt = new Attempt(context, (ended, verdict, status, error) => {
-        if (this.attempt === ended) this.#verdict = verdict
-        if (error === undefined) resolve({ status })
-        else reject(error)
-      })
+      const attempt: Attempt = new Attempt(
+        context,
+        () => this.#verdictOfFailure(attempt),
+        (verdict, status, error) => {
+          if (this.attempt === attempt) this.#verdict = verdict
+          if (error === undefined) resolve({ status })
+          else reject(error)
+        },
+      )
       this.attempt = attempt
-      const onError = (error: unknown) =>
-        attempt.abort(this.#verdictOfFailure(attempt), error instanceof Error ? error : new Error(String(error)))
-      context.signal.addEventListener('abort', () => onError(context.signal.reason))
-      agent.onRequest = (request) => this.#watch(attempt, request, settings)
-      try {
-        const sent = this.send(this.#options(peer, agent), onError, context.number === 1)
-        // Forks give a promise instead of calling back.
-        if (sent instanceof Promise) sent.catch(onError)
-      } catch (error) {
-        onError(error)
-      } finally {
-        agent.onRequest = undefined
-      }
+      context.signal.addEventListener('abort', () => attempt.fail(context.signal.reason))
+      this.#launch(attempt, peer, context.number === 1)
     })
+  }
+
+  #launch(attempt: Attempt, peer: Peer, first: boolean): void {
+    const { agent, settings } = this.setup.agents.of(peer.upstream)
+    for (const undo of this.#undo.splice(0)) undo()
+    this.#undo.push(rememberHeaders(this.req))
+    let stale = false
+    const onError = (error: unknown) => {
+      if (stale) return
+      // The peer closed a kept connection just when it was used again: no failure of the peer, so it is asked once more, over
+      // a new connection.
+      const wasKept = attempt.request?.reusedSocket === true
+      if (!wasKept || attempt.over || this.#verdictOfFailure(attempt) !== 'failed') {
+        attempt.fail(error)
+        return
+      }
+      stale = true
+      attempt.connected = false
+      agent.closeIdle(peer.connect)
+      this.#launch(attempt, peer, false)
+    }
+    agent.onRequest = (request) => this.#watch(attempt, request, settings)
+    try {
+      const sent = this.send(this.#options(peer, agent), onError, first)
+      // A fork (httpxy) gives a promise instead of calling back, and resolves it when it has told its own listeners.
+      if (sent instanceof Promise) sent.then(() => this.#gaveUp(attempt), onError)
+    } catch (error) {
+      onError(error)
+    } finally {
+      agent.onRequest = undefined
+    }
+  }
+
+  /**
+   * What the proxy listens to on the client's side, from now until the function that this returns is called, goes again
+   * before another attempt.
+   */
+  protected noteListeners(): () => void {
+    const emitters = [this.req, this.#client]
+    const before = emitters.map(
+      (emitter) => new Map(emitter.eventNames().map((name) => [name, emitter.listenerCount(name)])),
+    )
+    return () =>
+      emitters.forEach((emitter, i) => {
+        for (const name of emitter.eventNames()) {
+          const added = emitter.listeners(name).slice(before[i]!.get(name) ?? 0) as (() => void)[]
+          this.#undo.push(() => added.forEach((listener) => emitter.off(name, listener)))
+        }
+      })
+  }
+
+  #gaveUp(attempt: Attempt): void {
+    if (!this.committed) attempt.fail(new Error('the proxy gave up'))
   }
 
   #options(peer: Peer, agent: PeerAgent): object {
@@ -212,48 +275,56 @@ export abstract class Exchange {
       'path' in connect
         ? { socketPath: connect.path, host: 'localhost', hostname: 'localhost' }
         : { host: connect.host, hostname: connect.host, port: connect.port }
-    return { ...this.setup.options.proxyOptions, target: { protocol: `${protocol}:`, ...place }, agent }
+    const all = { ...this.setup.options.proxyOptions, target: { protocol: `${protocol}:`, ...place }, agent }
+    // A certificate is checked for the peer's name; without this, for the client's Host header.
+    const named = protocol === 'https' && isIP(peer.host) === 0 && peer.port !== 0
+    return named ? { ...all, ssl: { servername: peer.host } } : all
   }
 
   #watch(attempt: Attempt, request: ClientRequest, { timeouts }: AgentSettings): void {
     attempt.request = request
     const { protocol } = this.setup.agents
-    request.once('socket', (socket: Socket) => {
-      if (!socket.connecting) attempt.connected = true
-      else socket.once(protocol === 'https' ? 'secureConnect' : 'connect', () => (attempt.connected = true))
-    })
     // Node keeps one time of silence per connection: while the request is sent it is about writing, then about reading.
-    request.setTimeout(timeouts.send)
-    request.once('finish', () => request.setTimeout(timeouts.read))
-    request.once('timeout', () => {
-      const error = new CheckupsError('ERR_CHECKUPS_ATTEMPT_TIMEOUT', 'the peer was silent for too long')
-      attempt.abort(this.#verdictOfFailure(attempt), error)
+    const limit = () => request.setTimeout(request.writableFinished ? timeouts.read : timeouts.send)
+    const connected = () => {
+      attempt.connected = true
+      limit()
+    }
+    request.once('socket', (socket: Socket) => {
+      if (socket.connecting) socket.once(protocol === 'https' ? 'secureConnect' : 'connect', connected)
+      else if (!socket.destroyed) connected()
+    })
+    request.once('finish', () => {
+      if (attempt.connected) limit()
+    })
+    request.on('timeout', () => {
+      if (this.clientIsSlow(request)) return void limit()
+      attempt.fail(new CheckupsError('ERR_CHECKUPS_ATTEMPT_TIMEOUT', 'the peer was silent for too long'))
     })
     this.onRequest(request)
   }
 
   #verdictOfFailure(attempt: Attempt): RetryVerdict {
     if (this.gone) return 'neutral'
-    if (this.committed || !this.replayable) return 'stop'
+    if (this.committed || this.answeredElsewhere || !this.replayable) return 'stop'
     return !attempt.connected || isIdempotent(this.req.method) ? 'failed' : 'stop'
   }
 }
 
-/** Takes back, before another attempt, what the last one has added to the request and the client's side. */
-function remember({ headers }: IncomingMessage, emitters: readonly EventEmitter[]): () => void {
+/** The answer is with the client already: whatever it was, nobody else is asked. */
+export function finalVerdict(verdict: RetryVerdict): RetryVerdict {
+  if (verdict === 'failed') return 'stop'
+  return verdict === 'next' ? 'neutral' : verdict
+}
+
+/** What takes back, before another attempt, what the proxy adds to the request's headers. */
+function rememberHeaders({ headers }: IncomingMessage): () => void {
   const before = FORWARDED.map((name) => headers[name])
-  const counts = emitters.map((emitter) => LISTENED.map((event) => emitter.listenerCount(event)))
-  return () => {
+  return () =>
     FORWARDED.forEach((name, i) => {
       if (before[i] === undefined) Reflect.deleteProperty(headers, name)
       else headers[name] = before[i]
     })
-    emitters.forEach((emitter, i) =>
-      LISTENED.forEach((event, j) => {
-        for (const listener of emitter.listeners(event).slice(counts[i]![j])) emitter.off(event, listener as () => void)
-      }),
-    )
-  }
 }
 
 /** Which of the three gateway errors a failure is. */

@@ -69,33 +69,54 @@ export function balanceProxy(
   }
   const onResponse = (proxyRes: IncomingMessage, req: IncomingMessage) => exchanges.get(req)?.onResponse(proxyRes)
   proxy.on('proxyRes', onResponse)
+  let running = 0
+  let closed = false
+  const ended = () => {
+    if (--running > 0 || !closed) return
+    proxy.off('proxyRes', onResponse)
+    agents.close()
+  }
 
   return {
     web(req, res) {
       const exchange = new WebExchange(setup, req, res)
       exchanges.set(req, exchange)
-      void exchange.run().then((failure) => {
-        if (failure !== undefined) answer(failure, res, options.onFailure)
-      })
+      running++
+      void exchange
+        .run()
+        .then((failure) => failure && answer(failure, res, options.onFailure))
+        .finally(ended)
     },
     ws(req, socket, head) {
-      void new UpgradeExchange(setup, req, socket, head).run().then((failure) => {
-        if (failure !== undefined) socket.end(upgradeAnswer(failure.status))
-      })
+      running++
+      void new UpgradeExchange(setup, req, socket, head)
+        .run()
+        .then((failure) => failure && socket.end(upgradeAnswer(failure.status)))
+        .finally(ended)
     },
     close() {
-      proxy.off('proxyRes', onResponse)
-      agents.close()
+      if (closed) return
+      closed = true
+      agents.retire()
+      running++
+      ended()
     },
   }
 }
 
-function answer(failure: ProxyFailure, res: ServerResponse, onFailure: BalancedProxyOptions['onFailure']): void {
-  if (res.headersSent || res.destroyed) return void res.destroy()
-  try {
-    if (onFailure !== undefined) return onFailure(failure, res)
-  } catch (error) {
-    process.emitWarning(`onFailure threw: ${String(error)}`, { type: 'CheckupsWarning' })
+async function answer(
+  failure: ProxyFailure,
+  res: ServerResponse,
+  onFailure: BalancedProxyOptions['onFailure'],
+): Promise<void> {
+  if (onFailure !== undefined) {
+    try {
+      await onFailure(failure, res)
+      return
+    } catch (error) {
+      process.emitWarning(`onFailure threw: ${String(error)}`, { type: 'CheckupsWarning' })
+      if (res.headersSent) return void res.destroy()
+    }
   }
   res.writeHead(failure.status, { 'content-type': 'text/plain' })
   res.end(`${textOf(failure.status)}\n`)

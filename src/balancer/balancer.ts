@@ -73,9 +73,9 @@ export interface Balancer<D = unknown> {
 /** What a policy may use instead of real time and chance. */
 export interface BalancerEnv {
   /** Uniform in [0, 1); the level's own generator. */
-  random(): number
+  readonly random: () => number
   /** The clock's monotonic milliseconds. */
-  now(): number
+  readonly now: () => number
 }
 
 /** Makes the policy's state for one level. */

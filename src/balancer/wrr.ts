@@ -3,7 +3,7 @@
  * under failures. When it has been calm for a while the sequence is remembered, and a pick is one look into a table.
  */
 import type { Balancer, BalancerEnv, Member, Result } from './balancer.js'
-import { Smooth, type SmoothServer } from './lib/smooth.js'
+import { gcd, Smooth, type SmoothServer } from './lib/smooth.js'
 
 /** A longer cycle is not remembered: 65,536 entries are half a megabyte per level. */
 const LONGEST_RECORD = 65_536
@@ -131,17 +131,19 @@ class WeightedRoundRobin implements Balancer<WrrData> {
  * remainder, the earlier server first, which for equal weights is the exact position and for others one that smooth
  * round robin goes on from just as smoothly. Instances that start together so do not pick in step; u = 0 is nginx's start.
  */
-function startWithin(servers: readonly SmoothServer[], u: number): void {
+function startWithin(all: readonly SmoothServer[], u: number): void {
+  const servers = all.filter(({ available }) => available)
+  const divisor = servers.reduce((common, { weight }) => gcd(common, weight), 0)
   const sum = servers.reduce((total, { weight }) => total + weight, 0)
-  const k = Math.floor(u * Math.min(sum, LONGEST_RECORD))
-  const quota = servers.map((server) => ({
-    server,
-    whole: Math.floor((k * server.weight) / sum),
-    rest: (k * server.weight) % sum,
-  }))
-  let left = k - quota.reduce((total, { whole }) => total + whole, 0)
-  quota.sort((a, b) => b.rest - a.rest)
-  for (const { server, whole } of quota) server.current = k * server.weight - (whole + (left-- > 0 ? 1 : 0)) * sum
+  const period = sum / Math.max(1, divisor)
+  const k = Math.floor(u * Math.min(period, LONGEST_RECORD))
+  const shares = servers.map((server) => {
+    const picks = (k * server.weight) / divisor
+    return { server, whole: Math.floor(picks / period), rest: picks % period }
+  })
+  let left = k - shares.reduce((total, { whole }) => total + whole, 0)
+  shares.sort((a, b) => b.rest - a.rest)
+  for (const { server, whole } of shares) server.current = k * server.weight - (whole + (left-- > 0 ? 1 : 0)) * sum
 }
 
 export const wrr = (env: BalancerEnv): Balancer => new WeightedRoundRobin(env)

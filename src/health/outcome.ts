@@ -1,4 +1,5 @@
 /** What a caller says of an attempt, and what it means for health. */
+import { expected } from '../check.js'
 
 /**
  * How an attempt ended, for health: `ok` clears failures, `failed` counts one, `neutral` (the client went away, the caller
@@ -57,7 +58,8 @@ export class Statuses {
     if (outcome === 'ok' || outcome === 'failed' || outcome === 'neutral') return outcome
     if (typeof outcome === 'boolean') return outcome ? 'failed' : 'ok'
     if (outcome instanceof Error) return outcome.name === 'AbortError' ? 'neutral' : 'failed'
-    return this.of(outcome.status)
+    if (typeof (outcome as Partial<HasStatus> | null)?.status === 'number') return this.of(outcome.status)
+    throw expected('outcome', '', '"ok", "failed", "neutral", true or false, { status }, or an Error', outcome)
   }
 }
 

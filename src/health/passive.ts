@@ -89,7 +89,7 @@ export function nextPassive(passive: Passive, event: PassiveEvent, now: number, 
       // A ban ends by its time, not by the success of a request that may have begun before it.
       return passive.state === 'banned' || isClean(passive) ? passive : up(bans, true)
     case 'failed':
-      return passive.state === 'banned' || rules.maxFails === 0 ? passive : failed(passive, event.mayBan, now, rules)
+      return passive.state === 'banned' ? passive : failed(passive, event.mayBan, now, rules)
     case 'neutral':
       return passive.state === 'trial' && passive.lease?.id === event.lease ? { ...passive, lease: undefined } : passive
     case 'lease':
@@ -104,8 +104,12 @@ export function nextPassive(passive: Passive, event: PassiveEvent, now: number, 
 function failed(passive: Up | Trial, mayBan: boolean, now: number, { maxFails, failTimeout }: PassiveRules): Passive {
   const { bans } = passive
   const banned: Banned = { state: 'banned', bans: bans + 1, until: now + failTimeout }
-  // One failure of a trial is enough, whatever maxFails says.
-  if (passive.state === 'trial') return mayBan ? banned : { state: 'trial', bans, lease: undefined }
+  // One failure of a trial is enough, however many maxFails says.
+  if (passive.state === 'trial') {
+    if (mayBan && maxFails > 0) return banned
+    return passive.lease === undefined ? passive : { state: 'trial', bans, lease: undefined }
+  }
+  if (maxFails === 0) return passive
   const failures = [...passive.failures.filter((at) => now - at < failTimeout), now].slice(-maxFails)
   const reached = failures.length >= maxFails
   if (reached && mayBan) return banned

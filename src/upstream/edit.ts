@@ -3,7 +3,7 @@ import { onlyKeys, record } from '../check.js'
 import { serverOptions, toCluster } from '../config.js'
 import type { Cluster, ServerConfig, ServerOptions, UpstreamConfig } from '../config.js'
 import { ConfigError, UnknownPeerError } from '../errors.js'
-import { parseEndpoint } from './address.js'
+import { parseEndpoint } from '../address.js'
 import type { Peer } from './peer.js'
 import { addressOf, type PeerAddress } from './selection.js'
 
@@ -36,6 +36,7 @@ export function withServer(
   server: ServerOptions | string,
   level?: string,
 ): Cluster {
+  if (level === undefined && config.levels.length === 0) return [{ servers: [server] }]
   const name = level ?? config.levels[0]?.name
   if (!config.levels.some((other) => other.name === name))
     throw new ConfigError(path, `no level ${JSON.stringify(level)}`)
@@ -52,8 +53,10 @@ export function withoutServer(key: string, config: UpstreamConfig, address: stri
 export function withChange(key: string, config: UpstreamConfig, address: string, change: ServerChange): Cluster {
   onlyKeys('change', record('change', '', change), CHANGE_KEYS)
   mustHave(key, config, address)
+  // An option that is given as undefined stays as it is.
+  const given = Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined))
   return toCluster(config, ({ servers }) =>
-    servers.map((server) => ({ ...serverOptions(server), ...(isAt(address)(server) ? change : {}) })),
+    servers.map((server) => ({ ...serverOptions(server), ...(isAt(address)(server) ? given : {}) })),
   )
 }
 

@@ -2,7 +2,8 @@
 import type { Outcome } from '../health/outcome.js'
 import type { Peer } from './peer.js'
 import type { Pick } from './pick.js'
-import type { AttemptContext, ReadyOkOptions } from './retry.js'
+import type { AttemptContext } from './attempt.js'
+import type { ReadyOkOptions } from './retry.js'
 import type { PeerAddress, SelectOptions, UnavailableReason } from './selection.js'
 import type { Upstream } from './upstream.js'
 
@@ -10,6 +11,7 @@ import type { Upstream } from './upstream.js'
 export interface HandleOwner {
   /** Throws UnknownUpstreamError. */
   find(key: string): Upstream
+  feedbackStatus(key: string, peer: Peer | PeerAddress, outcome: Outcome): boolean
   readyOk<T>(
     upstream: Upstream,
     callback: (peer: Peer, attempt: AttemptContext) => T | PromiseLike<T>,
@@ -46,11 +48,13 @@ export class UpstreamHandle {
 
   /** See {@link Checkups.feedbackStatus}. */
   feedbackStatus(peer: Peer | PeerAddress, outcome: Outcome): boolean {
-    return this.#current().feedbackStatus(peer, outcome)
+    return this.#upstream.deleted
+      ? this.#owner.feedbackStatus(this.key, peer, outcome)
+      : this.#upstream.feedbackStatus(peer, outcome)
   }
 
   /** See {@link Checkups.readyOk}. */
-  readyOk<T>(
+  async readyOk<T>(
     callback: (peer: Peer, attempt: AttemptContext) => T | PromiseLike<T>,
     options?: ReadyOkOptions<T>,
   ): Promise<T> {

@@ -12,6 +12,8 @@ export class Level implements EntryLevel {
   /** All servers, also those of weight 0, in the order of the configuration. */
   entries: readonly Entry[] = []
   byAddress: ReadonlyMap<string, Entry> = new Map()
+  /** Entries that left with requests in flight; a return before those are done takes them back. */
+  readonly #away = new Map<string, Entry>()
   /** How many entries are available now. */
   available = 0
   /** Bound once: a call through a field costs the same however many kinds of policy a process runs. */
@@ -41,11 +43,10 @@ export class Level implements EntryLevel {
     let moved = servers.length !== before.length
     for (const [i, server] of servers.entries()) {
       const { address } = server.endpoint
-      const known = before[i]?.server === server ? before[i] : this.byAddress.get(address)
-      const state = known?.state ?? peers.get(address)!
-      const entry = known ?? new Entry(this, state, server)
-      if (entry === known) kept++
-      if (entry !== known || entry.server !== server) touched.add(state)
+      const own = before[i]?.server === server ? before[i] : this.byAddress.get(address)
+      const entry = own ?? this.#arrive(peers.get(address)!, server)
+      if (own !== undefined) kept++
+      if (own === undefined || entry.server !== server) touched.add(entry.state)
       if (entry !== before[i]) moved = true
       entry.server = server
       entry.weight = entry.fullWeight = server.weight
@@ -53,25 +54,44 @@ export class Level implements EntryLevel {
     }
     if (touched.size === 0 && !moved && balancer === undefined) return touched
     const byAddress = new Map<string, Entry>()
+    const unlisted: Entry[] = []
     this.available = 0
     for (const entry of entries) {
       byAddress.set(entry.peer.address, entry)
       entry.state.entries.add(entry)
       setFlags(entry)
       if (entry.available) this.available++
+      if (entry.listed && entry.weight === 0) unlisted.push(entry)
+      entry.listed = entry.weight > 0
+    }
+    for (const [address, { inFlight }] of this.#away) {
+      if (inFlight === 0 || byAddress.has(address)) this.#away.delete(address)
     }
     if (kept < before.length) {
       for (const entry of before) {
-        if (byAddress.get(entry.peer.address) === entry) continue
+        const { address } = entry.peer
+        if (byAddress.get(address) === entry) continue
         entry.state.entries.delete(entry)
+        entry.available = entry.healthy = false
+        entry.listed = false
+        unlisted.push(entry)
+        if (entry.inFlight > 0) this.#away.set(address, entry)
         touched.add(entry.state)
       }
     }
     this.entries = entries
     this.byAddress = byAddress
     if (balancer !== undefined && balancer !== this.#balancer) this.#replaceBalancer(balancer)
-    this.#guarded('update', () => this.#balancer.update(entries.filter(({ weight }) => weight > 0)))
+    this.#guarded('update', () => this.#balancer.update(entries.filter(({ listed }) => listed)))
+    // Who leaves the policy's list leaves its data behind, once the policy has seen the new list.
+    for (const entry of unlisted) entry.data = undefined
     return touched
+  }
+
+  #arrive(state: PeerState, server: ServerConfig): Entry {
+    const back = this.#away.get(state.peer.address)
+    // Once a peer is forgotten, another state has its address.
+    return back?.state === state ? back : new Entry(this, state, server)
   }
 
   /** Brings an entry's flags up to date, and tells the policy if one has flipped. */
@@ -80,15 +100,17 @@ export class Level implements EntryLevel {
     setFlags(entry)
     if (available === entry.available && healthy === entry.healthy) return
     this.available += Number(entry.available) - Number(available)
-    if (entry.weight > 0) this.#guarded('changed', () => this.#balancer.changed?.(entry))
+    if (entry.listed) this.#guarded('changed', () => this.#balancer.changed?.(entry))
   }
 
   acquired(entry: Entry): void {
-    if (this.#balancer.acquired !== undefined) this.#guarded('acquired', () => this.#balancer.acquired?.(entry))
+    if (this.#balancer.acquired !== undefined && entry.listed)
+      this.#guarded('acquired', () => this.#balancer.acquired?.(entry))
   }
 
   report(entry: Entry, result: Result): void {
-    if (this.#balancer.report !== undefined) this.#guarded('report', () => this.#balancer.report?.(entry, result))
+    if (this.#balancer.report !== undefined && entry.listed)
+      this.#guarded('report', () => this.#balancer.report?.(entry, result))
   }
 
   #replaceBalancer(balancer: Balancer): void {

@@ -1,6 +1,8 @@
 /** Who belongs to an upstream: its levels, its peers, and those that left but are not done with yet. */
 import type { Balancer, BalancerEnv } from '../balancer/balancer.js'
+import { expected } from '../check.js'
 import { levelRandom, type Clock, type Random } from '../clock.js'
+import { sameBalancer, upstreamPath } from '../config.js'
 import type { LevelConfig, ServerConfig, UpstreamConfig, UpstreamSettings } from '../config.js'
 import { Level, type OnThrow } from './level.js'
 import { PeerState } from './state.js'
@@ -84,7 +86,6 @@ export class Membership {
     if (stayed < before.size) for (const [address, state] of before) if (!peers.has(address)) removed.push(state)
     for (const state of removed) this.#leave(state)
     const changed = Array.from(touched).filter((state) => state.member && before.has(state.peer.address))
-    for (const state of changed) state.refresh()
     return { added, removed, changed, flipped: changed.filter((state) => flipped.has(state)) }
   }
 
@@ -125,7 +126,9 @@ export class Membership {
   #newBalancer({ factory }: UpstreamSettings): Balancer {
     const { clock, random } = this.#env
     const env: BalancerEnv = { random: levelRandom(random()), now: () => clock.now() }
-    return factory(env)
+    const balancer = factory(env) as Partial<Balancer> | undefined
+    if (typeof balancer?.pick === 'function' && typeof balancer.update === 'function') return balancer as Balancer
+    throw expected(upstreamPath(this.#key), 'balancer', 'a factory of objects with update and pick', balancer)
   }
 
   /** A new peer, or one that left and has not been forgotten. */
@@ -150,9 +153,4 @@ export class Membership {
     }
     this.forgetIfDone(state)
   }
-}
-
-function sameBalancer(a: UpstreamSettings, b: UpstreamSettings): boolean {
-  if (typeof a.balancer === 'function' || typeof b.balancer === 'function') return a.balancer === b.balancer
-  return JSON.stringify(a.balancer) === JSON.stringify(b.balancer)
 }

@@ -1,5 +1,5 @@
 /** A peer as users see it. */
-import type { Endpoint } from './address.js'
+import type { Endpoint } from '../address.js'
 
 /** A TCP endpoint, as `http.request` and `net.connect` take it. */
 export interface TcpConnectOptions {

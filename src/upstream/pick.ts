@@ -71,7 +71,7 @@ export class PickHandle implements Pick, Unanswered {
   }
 
   answered(status = 0): void {
-    if (this.#over || !this.#stopWaiting()) return
+    if (!this.#stopWaiting()) return
     this.#ms = this.#owner.timeFor(this.entry) - this.start
     const verdict = status === 0 ? 'ok' : this.#owner.verdict({ status })
     if (verdict !== 'ok') return

@@ -1,40 +1,13 @@
 /** readyOk: attempts on one peer after another, until one answers or a limit says stop. */
-import { Timer, type Clock } from '../clock.js'
-import { brandError, CheckupsError, type ErrorCode } from '../errors.js'
+import { integer, milliseconds } from '../check.js'
+import type { Clock } from '../clock.js'
+import { brandError, type ErrorCode } from '../errors.js'
 import { statusOf, verdictOf, type RetryVerdict } from '../health/outcome.js'
+import { discard, Limits, Run, type Attempt, type AttemptContext, type Ended } from './attempt.js'
 import type { Peer } from './peer.js'
-import type { PickHandle } from './pick.js'
 import { levelsFor, type SelectOptions, type UnavailableReason } from './selection.js'
 import type { Entry } from './state.js'
 import type { Upstream } from './upstream.js'
-
-/** One attempt as it went. */
-export interface Attempt {
-  /** The peer it went to. */
-  readonly peer: Peer
-  /** Milliseconds it took. */
-  readonly ms: number
-  /** What it was judged to be. */
-  readonly verdict: RetryVerdict
-  /** The HTTP status of its result, or 0. */
-  readonly status: number
-  /** What it ended with, if it did not succeed. */
-  readonly error: Error | undefined
-}
-
-/** What a callback of `readyOk` is given beside the peer. */
-export interface AttemptContext {
-  /** From 1. */
-  readonly number: number
-  /** Aborted when the attempt's time is over, the total time is, or the caller's signal says so. */
-  readonly signal: AbortSignal
-  /** Whether a failure of this attempt would be followed by another one, as things stand: for whoever may pass an error on. */
-  canRetry(): boolean
-  /** What the upstream's `statuses` make of an HTTP status. */
-  judge(status: number): RetryVerdict
-  /** The peer has begun to answer: takes the latency sample and ends the time limits. See `Pick.answered`. */
-  answered(status?: number): void
-}
 
 /** Limits the share of retries, in the manner of Finagle's RetryBudget; shared by as many calls as should share it. */
 export interface RetryBudget {
@@ -112,7 +85,9 @@ export async function readyOk<T>(
   options: ReadyOkOptions<T>,
   env: RetryEnv,
 ): Promise<T> {
-  const { signal, budget = env.budget, attempts = [] } = options
+  checkOptions(options)
+  const { signal, budget = env.budget } = options
+  const attempts: Attempt[] = []
   const { hashKey, clusterKey } = options
   const tries = (options.tries ?? upstream.settings.tries) || countServers(upstream, clusterKey)
   const limits = new Limits(env.clock, options, upstream.settings)
@@ -120,14 +95,17 @@ export async function readyOk<T>(
   const fail = (code: ErrorCode, why: string, reason?: UnavailableReason, cause?: unknown) =>
     new AttemptsError(code, upstream.key, attempts, why, reason, cause)
   const request = { hashKey, clusterKey, tried }
+  /** The budget's leave for the next attempt, once somebody has asked for it. */
+  const leave = { given: false }
   budget?.request?.()
 
   try {
     for (let number = 1; ; number++) {
       if (isAborted(signal)) throw fail('ERR_CHECKUPS_ABORTED', 'aborted by the caller', undefined, signal?.reason)
       if (upstream.deleted) throw fail('ERR_CHECKUPS_UPSTREAM_DELETED', 'deleted meanwhile')
-      if (number > 1 && budget?.tryRetry() === false)
+      if (number > 1 && !leave.given && budget?.tryRetry() === false) {
         throw fail('ERR_CHECKUPS_RETRY_BUDGET', 'the retry budget is spent')
+      }
       // Nothing has been tried yet: the pick may take the steady path.
       const pick = upstream.acquirePeer(number === 1 ? { hashKey, clusterKey } : request)
       if (pick === undefined) {
@@ -135,11 +113,18 @@ export async function readyOk<T>(
         throw fail('ERR_CHECKUPS_NO_PEER', `nobody is available (${reason})`, reason)
       }
       tried.push(pick.entry)
-      const canRetry = () => number < tries && !upstream.deleted && !isAborted(signal) && upstream.hasOthers(request)
-      const ended = await new Run(pick, number, canRetry, upstream, limits, signal).run(callback)
+      leave.given = false
+      const canRetry = () => {
+        if (number >= tries || limits.over || upstream.deleted || isAborted(signal)) return false
+        return upstream.hasOthers(request) && (leave.given ||= budget?.tryRetry() !== false)
+      }
+      const context = { number, last: number >= tries, canRetry, judge: (code: number) => upstream.statuses.of(code) }
+      const ended = await new Run(pick, context, limits, signal).run(callback)
       const { verdict, status, error } = judge(ended, upstream, options, env)
       pick.end(verdictOf(verdict), status)
-      attempts.push({ peer: pick.peer, ms: ended.ms, verdict, status, error })
+      const attempt = { peer: pick.peer, ms: ended.ms, verdict, status, error }
+      attempts.push(attempt)
+      options.attempts?.push(attempt)
       if (verdict === 'ok') return ended.result as T
       discard(ended.result)
       if (isAborted(signal)) throw fail('ERR_CHECKUPS_ABORTED', 'aborted by the caller', undefined, signal?.reason)
@@ -155,153 +140,20 @@ export async function readyOk<T>(
   }
 }
 
+const MOST_TRIES = 2 ** 31 - 1
+
+function checkOptions({ tries = 0, timeout = 0, tryTimeout = 0 }: ReadyOkOptions<never>): void {
+  integer('options', 'tries', tries, 0, MOST_TRIES)
+  milliseconds('options', 'timeout', timeout)
+  milliseconds('options', 'tryTimeout', tryTimeout)
+}
+
 function countServers({ membership }: Upstream, clusterKey: SelectOptions['clusterKey']): number {
   return levelsFor(membership, clusterKey).reduce((sum, { entries }) => sum + entries.length, 0)
 }
 
 function isAborted(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true
-}
-
-/** A result that is not handed on and holds a connection while its body is not read: a fetch Response. */
-function discard(result: unknown): void {
-  if (result instanceof Response && result.body !== null && !result.body.locked)
-    result.body.cancel().catch(() => undefined)
-}
-
-/** The two time limits of a call. */
-class Limits {
-  readonly timeout: number
-  readonly tryTimeout: number
-  readonly clock: Clock
-  /** Called when a limit is reached while an attempt runs. */
-  onLimit: ((by: 'timeout' | 'tryTimeout') => void) | undefined = undefined
-  readonly #deadline: number
-  readonly #total: Timer | undefined
-  readonly #each: Timer | undefined
-
-  constructor(clock: Clock, options: ReadyOkOptions<never>, settings: { timeout: number; tryTimeout: number }) {
-    this.clock = clock
-    this.timeout = options.timeout ?? settings.timeout
-    this.tryTimeout = options.tryTimeout ?? settings.tryTimeout
-    this.#deadline = this.timeout > 0 ? clock.now() + this.timeout : Infinity
-    this.#total = this.timeout > 0 ? new Timer(clock, () => this.onLimit?.('timeout')) : undefined
-    this.#each = this.tryTimeout > 0 ? new Timer(clock, () => this.onLimit?.('tryTimeout')) : undefined
-  }
-
-  /** Whether the total time is over. */
-  get over(): boolean {
-    return this.#deadline !== Infinity && this.clock.now() >= this.#deadline
-  }
-
-  get any(): boolean {
-    return this.#total !== undefined || this.#each !== undefined
-  }
-
-  beginAttempt(): void {
-    this.#total?.at(this.#deadline)
-    this.#each?.at(this.clock.now() + this.tryTimeout)
-  }
-
-  end(): void {
-    this.#each?.stop()
-    this.#total?.stop()
-  }
-}
-
-interface Ended {
-  readonly result: unknown
-  readonly error: unknown
-  readonly threw: boolean
-  readonly ms: number
-  /** What cut it short. */
-  readonly by: 'itself' | 'timeout' | 'tryTimeout' | 'signal'
-  readonly number: number
-}
-
-/** One attempt under way. */
-class Run implements AttemptContext {
-  readonly number: number
-  readonly canRetry: () => boolean
-  readonly #pick: PickHandle
-  readonly #upstream: Upstream
-  readonly #limits: Limits
-  readonly #callerSignal: AbortSignal | undefined
-  #controller: AbortController | undefined
-  #over = false
-
-  constructor(
-    pick: PickHandle,
-    number: number,
-    canRetry: () => boolean,
-    upstream: Upstream,
-    limits: Limits,
-    signal: AbortSignal | undefined,
-  ) {
-    this.#pick = pick
-    this.#upstream = upstream
-    this.number = number
-    this.canRetry = canRetry
-    this.#limits = limits
-    this.#callerSignal = signal
-  }
-
-  get signal(): AbortSignal {
-    return (this.#controller ??= new AbortController()).signal
-  }
-
-  judge(status: number): RetryVerdict {
-    return this.#upstream.statuses.of(status)
-  }
-
-  answered(status?: number): void {
-    if (this.#over) return
-    this.#limits.end()
-    this.#pick.answered(status)
-  }
-
-  async run(callback: (peer: Peer, attempt: AttemptContext) => unknown): Promise<Ended> {
-    const { clock } = this.#limits
-    const begun = clock.now()
-    const end = (by: Ended['by'], threw: boolean, result: unknown, error: unknown): Ended => {
-      this.#over = true
-      return { by, threw, result, error, ms: clock.now() - begun, number: this.number }
-    }
-    const call = async () => {
-      try {
-        return end('itself', false, await callback(this.#pick.peer, this), undefined)
-      } catch (error) {
-        return end('itself', true, undefined, error)
-      }
-    }
-    const signal = this.#callerSignal
-    if (!this.#limits.any && signal === undefined) return call()
-    return new Promise<Ended>((resolve) => {
-      const cut = (by: 'timeout' | 'tryTimeout' | 'signal') => {
-        const error: unknown = by === 'signal' ? signal?.reason : this.#timeoutError(by)
-        stop()
-        resolve(end(by, true, undefined, error))
-        this.#controller?.abort(error)
-      }
-      const onAbort = () => cut('signal')
-      const stop = () => {
-        signal?.removeEventListener('abort', onAbort)
-        this.#limits.onLimit = undefined
-      }
-      signal?.addEventListener('abort', onAbort)
-      this.#limits.onLimit = cut
-      this.#limits.beginAttempt()
-      void call().then((ended) => {
-        stop()
-        resolve(ended)
-      })
-    })
-  }
-
-  #timeoutError(by: 'timeout' | 'tryTimeout'): CheckupsError {
-    const ms = by === 'timeout' ? this.#limits.timeout : this.#limits.tryTimeout
-    return new CheckupsError('ERR_CHECKUPS_ATTEMPT_TIMEOUT', `no answer within ${ms} ms`)
-  }
 }
 
 function judge<T>(
@@ -316,6 +168,8 @@ function judge<T>(
     try {
       const said = isFailure(ended.result as T | undefined, ended.error)
       verdict = typeof said === 'boolean' ? (said ? 'failed' : 'ok') : said
+      // What was cut short has no result to succeed with.
+      if (verdict === 'ok' && ended.by === 'tryTimeout') verdict = 'failed'
     } catch (error) {
       onThrow(error, 'isFailure')
     }

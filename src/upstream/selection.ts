@@ -1,7 +1,7 @@
 /** Picking beyond the steady path: named clusters, exclusion, the next level, a trial as the last resort, and why nobody is left. */
 import type { Request } from '../balancer/balancer.js'
 import { expected } from '../check.js'
-import { tcpEndpoint } from './address.js'
+import { tcpEndpoint } from '../address.js'
 import type { Level } from './level.js'
 import type { Membership } from './membership.js'
 import type { Peer } from './peer.js'
@@ -80,7 +80,7 @@ export function search(
 
 /** The slot of a trial limits only while somebody else is available: where nobody is, a peer on trial will do. */
 function lastResort(levels: readonly Level[], request: Request, pickFrom: PickFrom): Entry | undefined {
-  const onTrial = levels.flatMap(({ entries }) => entries.filter(({ state, hidden }) => state.onTrial && !hidden))
+  const onTrial = levels.flatMap(({ entries }) => entries.filter((entry) => isLastResort(entry) && !entry.hidden))
   const setLastResort = (on: boolean) => {
     for (const { state } of onTrial) {
       state.lastResort = on
@@ -116,11 +116,18 @@ export function whyUnavailable(membership: Membership, request: AttemptRequest):
 /** Whether somebody is available who need not be hidden. */
 export function hasOthers(membership: Membership, request: AttemptRequest): boolean {
   const levels = levelsFor(membership, request.clusterKey)
+  const hidden = entriesToHide(membership, request)
   let available = levels.reduce((sum, level) => sum + level.available, 0)
-  for (const entry of entriesToHide(membership, request)) {
+  for (const entry of hidden) {
     if (entry.available && levels.some(({ byAddress }) => byAddress.get(entry.peer.address) === entry)) available--
   }
-  return available > 0
+  return (
+    available > 0 || levels.some(({ entries }) => entries.some((entry) => isLastResort(entry) && !hidden.has(entry)))
+  )
+}
+
+function isLastResort({ state, weight }: Entry): boolean {
+  return state.onTrial && state.healthy && !state.full && weight > 0
 }
 
 function entriesToHide({ peers, levels }: Membership, { exclude, tried = [] }: AttemptRequest): Set<Entry> {

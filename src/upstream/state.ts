@@ -117,6 +117,8 @@ export class Entry implements Member {
   readonly state: PeerState
   /** As configured. */
   server: ServerConfig
+  /** Whether it is in the list that the policy has. */
+  listed = false
   /** Held back in this call: tried already, or excluded by the caller. */
   hidden = false
   inFlight = 0

@@ -61,7 +61,7 @@ export class Upstream implements PickOwner {
 
   selectPeer(options?: SelectOptions): Peer | undefined {
     const steady = this.#steady
-    if (steady !== undefined && options === undefined) {
+    if (steady !== undefined && options === undefined && steady.available !== 0) {
       const member = steady.pick(NO_OPTIONS, NaN)
       if (member !== undefined && member.available) return member.peer
     }
@@ -143,7 +143,8 @@ export class Upstream implements PickOwner {
     const address = addressOf(target)
     const state = this.membership.peers.get(address)
     if (state === undefined) {
-      if (target instanceof PeerObject || this.membership.hasLeft(address)) return false
+      if (target instanceof PeerObject && target.upstream === this.key) return false
+      if (this.membership.hasLeft(address)) return false
       throw new UnknownPeerError(this.key, address)
     }
     const verdict = this.verdict(outcome)
@@ -262,7 +263,7 @@ export class Upstream implements PickOwner {
       changed: peers(changed),
     })
     for (const state of flipped) this.#tellFlip(state, !state.healthy, change)
-    for (const state of changed) this.#idle(state)
+    for (const state of [...added, ...changed]) this.#idle(state)
     // Admin or an update may have taken the last one.
     const lift = config.settings.protected ? toLift(this.membership.peers) : undefined
     if (lift !== undefined) this.#step(lift, { type: 'lifted' }, 'guard', 'nobody else is left')

@@ -246,7 +246,7 @@ export interface SmoothServer {
 const RECOVERING = -1
 const FROZEN = -2
 
-function gcd(a: number, b: number): number {
+export function gcd(a: number, b: number): number {
   while (b !== 0) [a, b] = [b, a % b]
   return a
 }

@@ -1,6 +1,6 @@
 /** Addresses: where a peer is, in one canonical spelling that is its identity. */
 import { isIP, isIPv6 } from 'node:net'
-import { expected, integer } from '../check.js'
+import { expected, integer } from './check.js'
 
 /** A TCP endpoint or a unix socket. */
 export interface Endpoint {
@@ -60,7 +60,7 @@ function hostName(path: string, key: string, host: unknown): string {
     const lower = bare.toLowerCase()
     // A zone (`fe80::1%eth0`) has no canonical form; every other IPv6 address gets the one of RFC 5952 from the URL parser.
     if (isIPv6(lower)) return lower.includes('%') ? lower : new URL(`http://[${lower}]`).hostname.slice(1, -1)
-    if (isIP(lower) === 4 || (HOST_NAME.test(lower) && !/^[\d.]+$/.test(lower))) return lower
+    if (bare === host && (isIP(lower) === 4 || (HOST_NAME.test(lower) && !/^[\d.]+$/.test(lower)))) return lower
   }
   throw expected(path, key, 'an IP address or a host name', host)
 }
