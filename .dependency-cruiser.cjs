@@ -17,7 +17,7 @@ module.exports = {
     {
       name: 'core-knows-no-leaf',
       severity: 'error',
-      from: { path: '^src/(index|checkups|config|upstream|balancer|health)' },
+      from: { path: '^src/(index|checkups|compile|config|upstream|balancer|health)' },
       to: { path: '^src/(source|sync|adapter|admin|testing)' },
     },
     { name: 'no-orphans', severity: 'error', from: { orphan: true, path: '^src/' }, to: {} },

@@ -1,7 +1,7 @@
 /** What a user holds: upstreams by key, events, start and close. */
 import { expected, onlyKeys, record, string } from './check.js'
 import { systemClock, systemRandom, type Clock, type Random } from './clock.js'
-import { compileCluster, compileUpstream, isWhole, sameConfig, toOptions, upstreamPath } from './config.js'
+import { compileCluster, compileUpstream, isWhole, sameConfig, toOptions, upstreamPath } from './compile.js'
 import type { Cluster, ServerOptions, Timeouts, UpstreamConfig, UpstreamOptions } from './config.js'
 import { CheckupsError, ConfigError, UnknownUpstreamError } from './errors.js'
 import { Events, type CheckupsEvents, type Listener } from './events.js'

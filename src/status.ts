@@ -1,5 +1,6 @@
 /** What an instance says of itself: for programs and people, and in the shape that lua-resty-checkups has. */
-import { serverOptions, type ServerOptions } from './config.js'
+import { serverOptions } from './compile.js'
+import type { ServerOptions } from './config.js'
 import type { Passive } from './health/passive.js'
 import type { HealthWord } from './health/record.js'
 import type { Level } from './upstream/level.js'

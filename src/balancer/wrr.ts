@@ -13,8 +13,8 @@ interface WrrData extends SmoothServer {
   index: number
 }
 
-/** From calm to a table: wait for as many picks as there are members, record one cycle, replay it if it closes. */
-type Phase = 'waiting' | 'recording' | 'replaying' | 'too long'
+/** On the way to a remembered cycle: wait for as many calm picks as there are members, then record, if it is not too long. */
+type Phase = 'waiting' | 'recording' | 'too long'
 
 class WeightedRoundRobin implements Balancer<WrrData> {
   #members: readonly Member<WrrData>[] = []
@@ -24,12 +24,14 @@ class WeightedRoundRobin implements Balancer<WrrData> {
 
   #phase: Phase = 'waiting'
   #calm = 0
-  /** While replaying: the cycle, of which `#position` picks are made that `#smooth` does not know of. */
   #record: Member<WrrData>[] = []
-  #position = 0
+  /** How often each was picked in the record. */
+  #picked = new Uint32Array(0)
   /** How many picks a cycle has. */
   #period = 0
-  #picked = new Uint32Array(0)
+  /** The cycle that is replayed, or nothing; `#smooth` does not know of the first `#position` picks of it. */
+  #cycle: readonly Member<WrrData>[] = []
+  #position = 0
 
   constructor(env: BalancerEnv) {
     this.#startAt = env.random()
@@ -61,10 +63,12 @@ class WeightedRoundRobin implements Balancer<WrrData> {
   }
 
   pick(): Member<WrrData> | undefined {
-    if (this.#phase !== 'replaying') return this.#step()
-    const member = this.#record[this.#position]
-    if (++this.#position === this.#record.length) this.#position = 0
-    return member
+    // The hot path of the whole library: no look at anything but the cycle.
+    const cycle = this.#cycle
+    const position = this.#position
+    if (position >= cycle.length) return this.#step()
+    this.#position = position + 1 === cycle.length ? 0 : position + 1
+    return cycle[position]
   }
 
   changed({ data, available }: Member<WrrData>): void {
@@ -110,17 +114,19 @@ class WeightedRoundRobin implements Balancer<WrrData> {
     for (let i = 0; i < this.#picked.length; i++) {
       if (this.#picked[i] !== this.#smooth.share(i, this.#period)) return this.#openRecord()
     }
-    this.#phase = 'replaying'
-    this.#position = 0
+    this.#cycle = this.#record
+    this.#phase = 'waiting'
   }
 
   /** Gives the weights back to `#smooth` as they are now, and begins to wait for calm again. */
   #leaveRecord(): void {
-    if (this.#phase === 'replaying') {
+    if (this.#position > 0) {
       this.#picked.fill(0)
-      for (let p = 0; p < this.#position; p++) this.#picked[this.#record[p]!.data!.index]!++
+      for (let p = 0; p < this.#position; p++) this.#picked[this.#cycle[p]!.data!.index]!++
       this.#smooth.advance(this.#picked, this.#position)
     }
+    this.#cycle = []
+    this.#position = 0
     this.#phase = 'waiting'
     this.#calm = 0
   }

@@ -1,6 +1,6 @@
 /** Changes of single servers: each makes the cluster as it is to be, for the checkers to compile like any other. */
 import { onlyKeys, record } from '../check.js'
-import { serverOptions, toCluster } from '../config.js'
+import { serverOptions, toCluster } from '../compile.js'
 import type { Cluster, ServerConfig, ServerOptions, UpstreamConfig } from '../config.js'
 import { ConfigError, UnknownPeerError } from '../errors.js'
 import { parseEndpoint } from '../address.js'

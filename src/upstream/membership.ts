@@ -2,7 +2,7 @@
 import type { Balancer, BalancerEnv } from '../balancer/balancer.js'
 import { expected } from '../check.js'
 import { levelRandom, type Clock, type Random } from '../clock.js'
-import { sameBalancer, upstreamPath } from '../config.js'
+import { sameBalancer, upstreamPath } from '../compile.js'
 import type { LevelConfig, ServerConfig, UpstreamConfig, UpstreamSettings } from '../config.js'
 import { Level, type OnThrow } from './level.js'
 import { PeerState } from './state.js'
