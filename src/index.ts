@@ -27,7 +27,13 @@ export {
   type UpstreamStatus,
 } from './status.js'
 export type { Balancer, BalancerEnv, BalancerFactory, Member, Request, Result } from './balancer/balancer.js'
-export type { BalancerOption, NamedBalancer } from './balancer/registry.js'
+export type { ConsistentHashOptions, StickyOptions } from './balancer/consistent-hash.js'
+export type { FastestFirstOptions } from './balancer/fastest-first.js'
+export type { LeastConnectionsOptions } from './balancer/least-connections.js'
+export type { LocalFirstRings, NearLabel, Nearness, NearSubnets, RingStatus } from './balancer/local-first.js'
+export type { PickFirstOptions } from './balancer/pick-first.js'
+export type { RandomOptions } from './balancer/random.js'
+export type { BalancerOption, LocalFirstOptions, NamedBalancer, WrrOptions } from './balancer/registry.js'
 export type { HasStatus, Outcome, RetryVerdict, StatusMap, Verdict } from './health/outcome.js'
 export type { HealthWord } from './health/record.js'
 export type {

@@ -47,6 +47,8 @@ export interface LevelStatus {
   readonly name: string
   /** Its servers in order, primaries and backups. */
   readonly servers: readonly ServerStatus[]
+  /** What its policy says of itself, if anything: of the primaries' and, where there are any, the backups'. */
+  readonly balancers: readonly (object | undefined)[]
 }
 
 /** An upstream. */
@@ -77,7 +79,8 @@ export function upstreamStatus(upstream: Upstream, now: number): UpstreamStatus 
   const { levels } = upstream.membership
   const named = upstream.config.levels.map(({ name, servers }) => {
     const lists = levels.filter((level) => level.name === name)
-    return { name, servers: servers.map(({ endpoint }) => serverStatus(lists, endpoint.address, now)) }
+    const balancers = lists.map((level) => level.status())
+    return { name, servers: servers.map(({ endpoint }) => serverStatus(lists, endpoint.address, now)), balancers }
   })
   return { key: upstream.key, generation: upstream.generation, keyed: upstream.config.keyed, levels: named }
 }

@@ -83,13 +83,13 @@ const table: [path: string, problem: string, upstream: UpstreamOptions][] = [
   ],
   [
     'upstreams.api.balancer',
-    'expected one of "wrr", or a function that makes a balancer, got "rr"',
+    'expected one of "wrr", "consistent-hash", "fastest-first", "local-first", "least-connections", "random", "pick-first", or a function that makes a balancer, got "rr"',
     server0('balancer', 'rr'),
   ],
   ['upstreams.api.balancer', 'expected an object, got 7', server0('balancer', 7)],
   [
     'upstreams.api.balancer',
-    'expected one of "wrr", or a function that makes a balancer, got undefined',
+    'expected one of "wrr", "consistent-hash", "fastest-first", "local-first", "least-connections", "random", "pick-first", or a function that makes a balancer, got undefined',
     server0('balancer', {}),
   ],
   ['upstreams.api.balancer.x', 'unknown option; known are type', server0('balancer', { type: 'wrr', x: 1 })],

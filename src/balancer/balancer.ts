@@ -64,8 +64,12 @@ export interface Balancer<D = unknown> {
   changed?(member: Member<D>): void
   /** The pick has become a request in flight (acquirePeer, readyOk). */
   acquired?(member: Member<D>): void
+  /** A request in flight has ended; comes after its `report`. */
+  released?(member: Member<D>): void
   /** A request went so. */
   report?(member: Member<D>, result: Result): void
+  /** What it has to say of itself, for the status of its level. */
+  status?(): object
   /** Whether the policy needs times; without it no clock is read at acquire and done. */
   readonly timed?: boolean
 }
@@ -76,6 +80,8 @@ export interface BalancerEnv {
   readonly random: () => number
   /** The clock's monotonic milliseconds. */
   readonly now: () => number
+  /** Calls `task` soon, not now: a long job goes in slices, so that it does not hold up the event loop. */
+  readonly defer: (task: () => void) => void
 }
 
 /** Makes the policy's state for one level. */

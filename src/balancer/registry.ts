@@ -1,19 +1,43 @@
 /** Which policies can be named in a configuration. */
 import { expected, onlyKeys, record } from '../check.js'
 import type { BalancerFactory } from './balancer.js'
+import { parseConsistentHash, type ConsistentHashOptions } from './consistent-hash.js'
+import { parseFastestFirst, type FastestFirstOptions } from './fastest-first.js'
+import { parseLocalFirst, type LocalFirstRings } from './local-first.js'
+import { parseLeastConnections, type LeastConnectionsOptions } from './least-connections.js'
+import { parsePickFirst, type PickFirstOptions } from './pick-first.js'
+import { parseRandom, type RandomOptions } from './random.js'
 import { wrr } from './wrr.js'
 
-/** A policy by name with its options. */
-export interface NamedBalancer {
-  /** `wrr`: smooth weighted round robin. */
+/** Options of `wrr`, smooth weighted round robin: it has none. */
+export interface WrrOptions {
+  /** The policy. */
   readonly type: 'wrr'
 }
+
+/** Options of `local-first`. */
+export interface LocalFirstOptions extends LocalFirstRings {
+  /** The policy within each ring. Default `'wrr'`. */
+  readonly balancer?: BalancerOption | undefined
+}
+
+/** A policy by name with its options. */
+export type NamedBalancer =
+  | WrrOptions
+  | ConsistentHashOptions
+  | FastestFirstOptions
+  | LeastConnectionsOptions
+  | LocalFirstOptions
+  | RandomOptions
+  | PickFirstOptions
 
 /** How a level's servers are balanced: a name, a name with options, or a policy of the user's own. */
 export type BalancerOption = NamedBalancer['type'] | NamedBalancer | BalancerFactory
 
-/** Each parses its own options, which have their names checked already to be an object's. */
-const policies: ReadonlyMap<string, (path: string, options: Record<string, unknown>) => BalancerFactory> = new Map([
+/** Each parses its own options. */
+type Parse = (path: string, options: Record<string, unknown>) => BalancerFactory
+
+const policies: ReadonlyMap<string, Parse> = new Map<string, Parse>([
   [
     'wrr',
     (path, options) => {
@@ -21,6 +45,12 @@ const policies: ReadonlyMap<string, (path: string, options: Record<string, unkno
       return wrr
     },
   ],
+  ['consistent-hash', parseConsistentHash],
+  ['fastest-first', parseFastestFirst],
+  ['local-first', (path, options) => parseLocalFirst(path, options, balancerFactory)],
+  ['least-connections', parseLeastConnections],
+  ['random', parseRandom],
+  ['pick-first', parsePickFirst],
 ])
 
 export function balancerFactory(path: string, key: string, option: unknown): BalancerFactory {

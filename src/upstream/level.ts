@@ -103,9 +103,20 @@ export class Level implements EntryLevel {
     if (entry.listed) this.#guarded('changed', () => this.#balancer.changed?.(entry))
   }
 
+  /** What the policy says of itself. */
+  status(): object | undefined {
+    return this.#balancer.status?.()
+  }
+
   acquired(entry: Entry): void {
     if (this.#balancer.acquired !== undefined && entry.listed)
       this.#guarded('acquired', () => this.#balancer.acquired?.(entry))
+  }
+
+  released(entry: Entry): void {
+    if (this.#balancer.released !== undefined && entry.listed) {
+      this.#guarded('released', () => this.#balancer.released?.(entry))
+    }
   }
 
   report(entry: Entry, result: Result): void {

@@ -1,7 +1,7 @@
 /** Who belongs to an upstream: its levels, its peers, and those that left but are not done with yet. */
 import type { Balancer, BalancerEnv } from '../balancer/balancer.js'
 import { expected } from '../check.js'
-import { levelRandom, type Clock, type Random } from '../clock.js'
+import { levelRandom, type Clock, type Random, type TimerHandle } from '../clock.js'
 import { sameBalancer, upstreamPath } from '../compile.js'
 import type { LevelConfig, ServerConfig, UpstreamConfig, UpstreamSettings } from '../config.js'
 import { Level, type OnThrow } from './level.js'
@@ -43,6 +43,8 @@ export class Membership {
   /** Gone from every level, but with requests in flight or a ban to serve; a return revives the same object. */
   readonly #leavers = new Map<string, PeerState>()
   readonly #departed = new Set<string>()
+  /** Timers of what balancers have put off. */
+  readonly #deferred = new Set<TimerHandle>()
   #settings: UpstreamSettings | undefined
 
   constructor(key: string, env: Env, due: (state: PeerState) => void) {
@@ -107,6 +109,8 @@ export class Membership {
   }
 
   stopTimers(): void {
+    for (const handle of this.#deferred) this.#env.clock.clearTimeout(handle)
+    this.#deferred.clear()
     for (const state of [...this.peers.values(), ...this.#leavers.values()]) state.timer.stop()
   }
 
@@ -124,8 +128,19 @@ export class Membership {
   }
 
   #newBalancer({ factory }: UpstreamSettings): Balancer {
-    const { clock, random } = this.#env
-    const env: BalancerEnv = { random: levelRandom(random()), now: () => clock.now() }
+    const { clock, random, onThrow } = this.#env
+    const defer = (task: () => void) => {
+      const handle = clock.setTimeout(() => {
+        this.#deferred.delete(handle)
+        try {
+          task()
+        } catch (error) {
+          onThrow(error, 'a deferred task of a balancer')
+        }
+      }, 0)
+      this.#deferred.add(handle)
+    }
+    const env: BalancerEnv = { random: levelRandom(random()), now: () => clock.now(), defer }
     const balancer = factory(env) as Partial<Balancer> | undefined
     if (typeof balancer?.pick === 'function' && typeof balancer.update === 'function') return balancer as Balancer
     throw expected(upstreamPath(this.#key), 'balancer', 'a factory of objects with update and pick', balancer)

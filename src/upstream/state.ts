@@ -103,6 +103,7 @@ export interface EntryLevel {
   readonly timed: boolean
   refresh(entry: Entry): void
   acquired(entry: Entry): void
+  released(entry: Entry): void
   report(entry: Entry, result: Result): void
 }
 

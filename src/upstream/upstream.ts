@@ -135,6 +135,7 @@ export class Upstream implements PickOwner {
     state.inFlight--
     if (wasFull) state.refresh()
     if (!told || verdict === 'failed') this.#report(settlement, true)
+    entry.level.released(entry)
     if (pick.bans === state.passive.bans) this.#judge(state, verdict, pick.lease)
     if (state.inFlight === 0) this.#idle(state)
   }

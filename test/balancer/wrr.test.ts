@@ -61,7 +61,7 @@ class Scan {
   }
 }
 
-const start = (u: number): Balancer => wrr({ random: () => u, now: () => NaN })
+const start = (u: number): Balancer => wrr({ random: () => u, now: () => NaN, defer: (task) => task() })
 const request = Object.freeze({})
 const picksOf = (balancer: Balancer, count: number) =>
   Array.from({ length: count }, () => balancer.pick(request, NaN) as Server | undefined)

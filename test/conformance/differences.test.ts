@@ -17,7 +17,7 @@ describe('configuration', () => {
     expect(of(3, { balancer: 'wrr' }).select('up', 3)).toBe('012')
     const update = of(1).checkups.updateUpstream('up', { ...weighted([1]), balancer: 'rr' as BalancerOption })
     await expect(update).rejects.toThrow(
-      'upstreams.up.balancer: expected one of "wrr", or a function that makes a balancer, got "rr"',
+      'upstreams.up.balancer: expected one of "wrr", "consistent-hash", "fastest-first", "local-first", "least-connections", "random", "pick-first", or a function that makes a balancer, got "rr"',
     )
   })
 

@@ -1,0 +1,55 @@
+/** Members in a Maglev table. An entry's member that is out is passed over to the next entry's. */
+import type { BalancerEnv, Member } from '../balancer.js'
+import type { HashFinder } from './hash-finder.js'
+import { hashKey, hashText } from './hash.js'
+import { maglevTable } from './maglev.js'
+import { Job } from './slices.js'
+
+/** The paper's default: a prime over 100 times the servers keeps shares within a percent. */
+export const MAGLEV_SIZE = 65_537
+
+export class HashMaglev implements HashFinder {
+  readonly #env: BalancerEnv
+  #table: Int32Array = new Int32Array(0)
+  #members: readonly Member[] = []
+  /** Who is still there, of those the table was made for. */
+  #present: ReadonlySet<Member> = new Set()
+  #job: Job | undefined
+
+  constructor(env: BalancerEnv) {
+    this.#env = env
+  }
+
+  update(members: readonly Member[]): void {
+    this.#job?.cancel()
+    this.#present = new Set(members)
+    this.#job = new Job(this.#env, this.#build(members), this.#table.length === 0)
+  }
+
+  find(key: string | Uint8Array, accept: (member: Member) => boolean): Member | undefined {
+    const size = this.#table.length
+    if (size === 0) return undefined
+    let entry = hashKey(key) % size
+    for (let left = size; left > 0; left--) {
+      const member = this.#members[this.#table[entry]!]
+      if (member !== undefined && this.#present.has(member) && accept(member)) return member
+      entry = entry + 1 === size ? 0 : entry + 1
+    }
+    return undefined
+  }
+
+  *#build(members: readonly Member[]): Generator<undefined, void> {
+    // In the order of addresses: processes whose lists are ordered otherwise must agree.
+    const ordered = [...members].sort((a, b) => (a.peer.address < b.peer.address ? -1 : 1))
+    const table = yield* maglevTable(
+      ordered.map(({ peer, fullWeight }) => ({
+        offset: hashText(peer.address, 0) % MAGLEV_SIZE,
+        skip: (hashText(peer.address, 1) % (MAGLEV_SIZE - 1)) + 1,
+        weight: fullWeight,
+      })),
+      MAGLEV_SIZE,
+    )
+    this.#table = members.length === 0 ? new Int32Array(0) : table
+    this.#members = ordered
+  }
+}
