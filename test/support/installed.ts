@@ -20,7 +20,7 @@ export function installPacked(others: readonly string[] = []): Installation {
     execFileSync('npm', [...args, '--loglevel=error'], { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
   const tarball = npm(['pack', '--pack-destination', folder], root).trim().split('\n').at(-1)!
   writeFileSync(join(folder, 'package.json'), '{"private":true}')
-  npm(['install', '--offline', '--no-audit', '--no-fund', '--legacy-peer-deps', join(folder, tarball)], folder)
+  npm(['install', '--prefer-offline', '--no-audit', '--no-fund', '--legacy-peer-deps', join(folder, tarball)], folder)
   mkdirSync(join(folder, 'node_modules'), { recursive: true })
   for (const name of others) symlinkSync(join(root, 'node_modules', name), join(folder, 'node_modules', name))
   return {
