@@ -78,9 +78,8 @@ class FastestFirst implements Balancer<Estimate> {
     return this.#load(other, now) < this.#load(one, now) ? other : one
   }
 
-  report({ data }: Member<Estimate>, { outcome, status, ms }: Result): void {
+  report({ data }: Member<Estimate>, { outcome, status, ms, now }: Result): void {
     if (data === undefined) return
-    const now = this.#env.now()
     if (outcome === 'failed') return this.#fail(data, FAILURE, now)
     if (outcome === 'ok' && status >= 400 && status < 500) this.#fail(data, CLIENT_ERROR, now)
     if (Number.isNaN(ms)) return

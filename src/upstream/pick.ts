@@ -10,6 +10,8 @@ export interface Settlement {
   readonly status: number
   /** Milliseconds to the answer or the end; NaN where no clock was read, and in a failure after an answer. */
   readonly ms: number
+  /** The clock's time of this; NaN where no clock was read. */
+  readonly now: number
 }
 
 /** What a pick needs of the upstream it came from. */
@@ -59,24 +61,26 @@ export class PickHandle implements Pick, Unanswered {
   #told = false
   #over = false
 
-  constructor(owner: PickOwner, entry: Entry, lease: number) {
+  /** `start` is the time that the policy was asked at. */
+  constructor(owner: PickOwner, entry: Entry, lease: number, start: number) {
     this.#owner = owner
     this.entry = entry
     this.peer = entry.peer
     this.lease = lease
     this.bans = entry.state.passive.bans
-    this.start = owner.timeFor(entry)
+    this.start = start
     this.#waiting = entry.level.timed
     if (this.#waiting) entry.wait(this)
   }
 
   answered(status = 0): void {
     if (!this.#stopWaiting()) return
-    this.#ms = this.#owner.timeFor(this.entry) - this.start
+    const now = this.#owner.timeFor(this.entry)
+    this.#ms = now - this.start
     const verdict = status === 0 ? 'ok' : this.#owner.verdict({ status })
     if (verdict !== 'ok') return
     this.#told = true
-    this.#owner.answered({ entry: this.entry, verdict, status, ms: this.#ms })
+    this.#owner.answered({ entry: this.entry, verdict, status, ms: this.#ms, now })
   }
 
   done(outcome: Outcome): void {
@@ -87,9 +91,10 @@ export class PickHandle implements Pick, Unanswered {
   end(verdict: Verdict, status: number): void {
     if (this.#over) return
     this.#over = true
+    const now = this.#owner.timeFor(this.entry)
     let ms = this.#told ? NaN : this.#ms
-    if (this.#stopWaiting()) ms = this.#owner.timeFor(this.entry) - this.start
-    this.#owner.done({ entry: this.entry, verdict, status, ms }, this, this.#told)
+    if (this.#stopWaiting()) ms = now - this.start
+    this.#owner.done({ entry: this.entry, verdict, status, ms, now }, this, this.#told)
   }
 
   [Symbol.dispose](): void {

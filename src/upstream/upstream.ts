@@ -44,6 +44,8 @@ export class Upstream implements PickOwner {
   /** The first level, while nobody is on trial and its policy takes no times: a pick without options need ask no more. */
   #steady: Level | undefined = undefined
   #closed = false
+  /** When a policy was last asked, if it wants times. */
+  #asked = NaN
   /** The last lease's id. */
   #leases = 0
 
@@ -79,7 +81,7 @@ export class Upstream implements PickOwner {
     entry.inFlight++
     state.inFlight++
     if (state.full) state.refresh()
-    const pick = new PickHandle(this, entry, lease)
+    const pick = new PickHandle(this, entry, lease, this.#asked)
     entry.level.acquired(entry)
     return pick
   }
@@ -108,7 +110,8 @@ export class Upstream implements PickOwner {
   }
 
   #ask(level: Level, request: Request): Entry | undefined {
-    const member = level.pick(request, level.timed ? this.#env.clock.now() : NaN)
+    this.#asked = level.timed ? this.#env.clock.now() : NaN
+    const member = level.pick(request, this.#asked)
     // A user's policy may be wrong: what is not available is not handed out.
     return member?.available === true ? (member as Entry) : undefined
   }
@@ -149,15 +152,17 @@ export class Upstream implements PickOwner {
       throw new UnknownPeerError(this.key, address)
     }
     const verdict = this.verdict(outcome)
-    for (const entry of state.entries) this.#report({ entry, verdict, status: statusOf(outcome), ms: NaN }, false)
+    for (const entry of state.entries) {
+      this.#report({ entry, verdict, status: statusOf(outcome), ms: NaN, now: this.timeFor(entry) }, false)
+    }
     // There is no handle to say which request it was: during a trial, the report is taken to be about it.
     const lease = state.passive.state === 'trial' ? state.passive.lease : undefined
     this.#judge(state, verdict, lease?.id ?? 0)
     return true
   }
 
-  #report({ entry, verdict, status, ms }: Settlement, acquired: boolean): void {
-    entry.level.report(entry, { outcome: verdict, status, ms, now: this.timeFor(entry), acquired })
+  #report({ entry, verdict, status, ms, now }: Settlement, acquired: boolean): void {
+    entry.level.report(entry, { outcome: verdict, status, ms, now, acquired })
   }
 
   // Passive health
