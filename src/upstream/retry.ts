@@ -56,7 +56,9 @@ export class AttemptsError extends AggregateError {
     reason?: UnavailableReason,
     cause?: unknown,
   ) {
-    const tried = attempts.map(({ peer, ms, error }) => `${peer.address} ${error?.message ?? ''} (${ms.toFixed(0)} ms)`)
+    const tried = attempts.map(
+      ({ peer, ms, error }) => `${peer.address} ${error === undefined ? '' : inWords(error)} (${ms.toFixed(0)} ms)`,
+    )
     const list = tried.length === 0 ? '' : `: ${tried.join(', ')}`
     const errors = attempts.flatMap(({ error }) => (error === undefined ? [] : [error]))
     super(errors, `upstream ${JSON.stringify(key)}: ${why}${list}`, cause === undefined ? undefined : { cause })
@@ -69,6 +71,12 @@ export class AttemptsError extends AggregateError {
   static {
     this.prototype.name = 'AttemptsError'
   }
+}
+
+/** fetch says no more than "fetch failed"; why is in the cause. */
+function inWords({ message, cause }: Error): string {
+  const code: unknown = cause instanceof Error && 'code' in cause ? cause.code : undefined
+  return typeof code === 'string' && !message.includes(code) ? `${message}, ${code}` : message
 }
 
 /** What the caller of {@link readyOk} decides for all its calls. */

@@ -1,6 +1,6 @@
 import { getEventListeners } from 'node:events'
 import { describe, expect, it } from 'vitest'
-import { AttemptsError, CheckupsError, UnknownUpstreamError } from '../../src/index.js'
+import { AttemptsError, Checkups, CheckupsError, UnknownUpstreamError } from '../../src/index.js'
 import type { Attempt, AttemptContext, Peer, ReadyOkOptions, RetryBudget, RetryVerdict } from '../../src/index.js'
 import type { UpstreamOptions } from '../../src/index.js'
 import { harness, letterOf, level, target } from './harness.js'
@@ -1036,4 +1036,13 @@ it('a handle’s calls are the same', async () => {
   const result = await checkups.upstream('api').readyOk((peer) => letterOf(peer) === 'b', { attempts })
   expect(result).toBe(true)
   expect(attempts.map(({ peer }) => letterOf(peer))).toEqual(['a', 'b'])
+})
+
+it('the message says why a fetch failed', async () => {
+  const checkups = new Checkups({ upstreams: { api: { servers: ['127.0.0.1:1'] } } })
+  const why = Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:1'), { code: 'ECONNREFUSED' })
+  const failed = checkups.readyOk('api', () => Promise.reject(new TypeError('fetch failed', { cause: why })))
+  await expect(failed).rejects.toThrow(
+    /^upstream "api": no answer in 1 try: 127\.0\.0\.1:1 fetch failed, ECONNREFUSED \(/,
+  )
 })
