@@ -42,8 +42,9 @@ export interface StickyOptions {
 
 /** A key of another kind would hash to a constant, and send everything to one server. */
 function hasKey(key: unknown): key is string | Uint8Array {
+  if (typeof key === 'string') return key !== ''
   if (key === undefined || key === null) return false
-  if (typeof key === 'string' || key instanceof Uint8Array) return key.length > 0
+  if (key instanceof Uint8Array) return key.length > 0
   throw expected('hashKey', '', 'a string or bytes', key)
 }
 
@@ -57,12 +58,15 @@ const isAvailable = ({ available }: Member): boolean => available
 
 class ConsistentHash implements Balancer {
   readonly #finder: HashFinder
-  /** For requests without a key, and where nginx gives up looking. */
-  readonly #fallback: Balancer
+  readonly #env: BalancerEnv
+  /** For requests without a key, and where nginx gives up looking: made for the first of these. */
+  #fallback: Balancer | undefined
   readonly #bound: number
   readonly #sticky: LRUCache<string, Member> | undefined
-  #members: ReadonlySet<Member> = new Set()
-  /** Requests in flight to members, and who of these is available, with the sum of their weights. */
+  #members: readonly Member[] = []
+  /** The same, to look one up; only if keys are sticky. */
+  #present: ReadonlySet<Member> = new Set()
+  /** Only if load is bounded: requests in flight to members, and who of these is available, with the sum of their weights. */
   #inFlight = 0
   #weighed = new Set<Member>()
   #weights = 0
@@ -72,7 +76,7 @@ class ConsistentHash implements Balancer {
 
   constructor(env: BalancerEnv, finder: HashFinder, bound: number, sticky: StickyOptions | undefined) {
     this.#finder = finder
-    this.#fallback = wrr(env)
+    this.#env = env
     this.#bound = bound
     // Time 0 means "never" to the cache.
     this.#sticky =
@@ -80,9 +84,11 @@ class ConsistentHash implements Balancer {
   }
 
   update(members: readonly Member[]): void {
-    this.#members = new Set(members)
+    this.#members = members
     this.#finder.update(members)
-    this.#fallback.update(members)
+    this.#fallback?.update(members)
+    if (this.#sticky !== undefined) this.#present = new Set(members)
+    if (this.#bound === Infinity) return
     this.#inFlight = members.reduce((sum, { inFlight }) => sum + inFlight, 0)
     this.#weighed = new Set(members.filter(isAvailable))
     this.#weights = 0
@@ -95,17 +101,17 @@ class ConsistentHash implements Balancer {
     if (this.#sticky === undefined) return this.#find(hashKey, accept)
     const key = typeof hashKey === 'string' ? hashKey : textOf(hashKey)
     const kept = this.#sticky.get(key)
-    if (kept !== undefined && this.#members.has(kept) && accept(kept)) return kept
+    if (kept !== undefined && this.#present.has(kept) && accept(kept)) return kept
     const member = this.#find(hashKey, accept)
     // A request that may not go where its key is kept (tried there before, full) does not move the key.
-    const stays = kept !== undefined && this.#members.has(kept) && kept.healthy
+    const stays = kept !== undefined && this.#present.has(kept) && kept.healthy
     if (member !== undefined && !stays) this.#sticky.set(key, member)
     return member
   }
 
   changed(member: Member): void {
-    this.#fallback.changed?.(member)
-    if (this.#weighed.has(member) !== member.available) this.#weigh(member)
+    this.#fallback?.changed?.(member)
+    if (this.#bound < Infinity && this.#weighed.has(member) !== member.available) this.#weigh(member)
   }
 
   acquired(): void {
@@ -121,6 +127,10 @@ class ConsistentHash implements Balancer {
   }
 
   #withoutKey(): Member | undefined {
+    if (this.#fallback === undefined) {
+      this.#fallback = wrr(this.#env)
+      this.#fallback.update(this.#members)
+    }
     const member = this.#fallback.pick({}, NaN)
     if (this.#bound === Infinity || member === undefined || this.#fits(member)) return member
     // Among those available there is always one that fits: the bounds of all add up to more than all requests in flight.

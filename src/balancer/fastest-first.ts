@@ -83,11 +83,11 @@ class FastestFirst implements Balancer<Estimate> {
     if (outcome === 'failed') return this.#fail(data, FAILURE, now)
     if (outcome === 'ok' && status >= 400 && status < 500) this.#fail(data, CLIENT_ERROR, now)
     if (Number.isNaN(ms)) return
-    const expected = this.#expected(data, now)
+    const kept = this.#kept(data, now)
+    const expected = (data.measured ? data.cost : this.#mean) * kept
     // Who gave up has waited at least so long; that the peer would have been faster nobody knows.
     if (outcome === 'neutral' && (ms <= expected || !data.measured)) return
-    const weight = Math.exp((data.at - now) / this.#decay)
-    this.#measure(data, !data.measured || ms > expected ? ms : expected + ms * (1 - weight), now)
+    this.#measure(data, !data.measured || ms > expected ? ms : expected + ms * (1 - kept), now)
   }
 
   get #mean(): number {
@@ -100,7 +100,9 @@ class FastestFirst implements Balancer<Estimate> {
     if (data.measured) this.#sum -= data.cost
     else this.#measured++
     this.#sum += cost
-    Object.assign(data, { cost, at: now, measured: true })
+    data.cost = cost
+    data.at = now
+    data.measured = true
   }
 
   #fail(data: Estimate, weight: number, now: number): void {
@@ -112,9 +114,9 @@ class FastestFirst implements Balancer<Estimate> {
     return failures === 0 ? 0 : failures * Math.exp((failedAt - now) / this.#failureDecay)
   }
 
-  /** One that has not been measured is expected to be like the mean, and is forgotten like the others, so that it is tried. */
-  #expected({ cost, at, measured }: Estimate, now: number): number {
-    return (measured ? cost : this.#mean) * Math.exp((at - now) / this.#decay)
+  /** How much of an estimate is not forgotten yet. */
+  #kept({ at }: Estimate, now: number): number {
+    return Math.exp((at - now) / this.#decay)
   }
 
   #load({ data, oldest, inFlight, weight }: Member<Estimate>, now: number): number {
@@ -123,8 +125,10 @@ class FastestFirst implements Balancer<Estimate> {
     const failures = Math.round(this.#failures(data, now))
     const age = oldest === Infinity ? 0 : Math.min(now - oldest, OLDEST)
     const floor = failures > 0 ? FLOOR * this.#mean : 0
-    // Before the first measurement of anybody every cost is the same: what is in flight and what failed decides.
-    const cost = this.#measured === 0 ? 1 : Math.max(this.#expected(data, now), age, floor)
+    // One that has not been measured is expected to be like the mean, and is forgotten like the others, so that it is
+    // tried. Before the first measurement of anybody every cost is the same: what is in flight and what failed decides.
+    const expected = (data.measured ? data.cost : this.#mean) * this.#kept(data, now)
+    const cost = this.#measured === 0 ? 1 : Math.max(expected, age, floor)
     return (cost * (inFlight + 1 + failures)) / weight
   }
 }

@@ -1,18 +1,8 @@
 /** A pick and its life: acquired, perhaps answered, done once. */
+import type { Result } from '../balancer/balancer.js'
 import { statusOf, type Outcome, type Verdict } from '../health/outcome.js'
 import type { Peer } from './peer.js'
 import type { Entry, Unanswered } from './state.js'
-
-/** How the request of a pick stands, for the upstream. */
-export interface Settlement {
-  readonly entry: Entry
-  readonly verdict: Verdict
-  readonly status: number
-  /** Milliseconds to the answer or the end; NaN where no clock was read, and in a failure after an answer. */
-  readonly ms: number
-  /** The clock's time of this; NaN where no clock was read. */
-  readonly now: number
-}
 
 /** What a pick needs of the upstream it came from. */
 export interface PickOwner {
@@ -20,9 +10,9 @@ export interface PickOwner {
   timeFor(entry: Entry): number
   verdict(outcome: Outcome): Verdict
   /** The policy's sample of a good answer. */
-  answered(settlement: Settlement): void
+  answered(entry: Entry, result: Result): void
   /** The end; `told` if the policy has had its report by `answered`. */
-  done(settlement: Settlement, pick: PickHandle, told: boolean): void
+  done(pick: PickHandle, result: Result, told: boolean): void
 }
 
 /**
@@ -80,7 +70,7 @@ export class PickHandle implements Pick, Unanswered {
     const verdict = status === 0 ? 'ok' : this.#owner.verdict({ status })
     if (verdict !== 'ok') return
     this.#told = true
-    this.#owner.answered({ entry: this.entry, verdict, status, ms: this.#ms, now })
+    this.#owner.answered(this.entry, { outcome: verdict, status, ms: this.#ms, now, acquired: true })
   }
 
   done(outcome: Outcome): void {
@@ -92,9 +82,10 @@ export class PickHandle implements Pick, Unanswered {
     if (this.#over) return
     this.#over = true
     const now = this.#owner.timeFor(this.entry)
+    // A failure after an answer has no time of its own.
     let ms = this.#told ? NaN : this.#ms
     if (this.#stopWaiting()) ms = now - this.start
-    this.#owner.done({ entry: this.entry, verdict, status, ms, now }, this, this.#told)
+    this.#owner.done(this, { outcome: verdict, status, ms, now, acquired: true }, this.#told)
   }
 
   [Symbol.dispose](): void {

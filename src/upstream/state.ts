@@ -108,24 +108,24 @@ export interface EntryLevel {
 }
 
 export class Entry implements Member {
-  // The two that every pick reads stand first: in one cache line.
+  // What picks read stands first: in one cache line or two.
   readonly peer: PeerObject
   available = false
   healthy = false
   weight: number
-  fullWeight: number
-  readonly level: EntryLevel
+  inFlight = 0
+  data: unknown = undefined
+  #oldest: Unanswered | undefined = undefined
+  #newest: Unanswered | undefined = undefined
   readonly state: PeerState
+  readonly level: EntryLevel
+  fullWeight: number
   /** As configured. */
   server: ServerConfig
   /** Whether it is in the list that the policy has. */
   listed = false
   /** Held back in this call: tried already, or excluded by the caller. */
   hidden = false
-  inFlight = 0
-  data: unknown = undefined
-  #oldest: Unanswered | undefined = undefined
-  #newest: Unanswered | undefined = undefined
 
   constructor(level: EntryLevel, state: PeerState, server: ServerConfig) {
     this.peer = state.peer

@@ -2,7 +2,7 @@
  * One upstream at run time. Control enters by {@link Upstream.apply} and compiles; a pick in the steady state finds the
  * first level that has somebody and asks its balancer.
  */
-import type { Request } from '../balancer/balancer.js'
+import type { Request, Result } from '../balancer/balancer.js'
 import type { Clock, Random } from '../clock.js'
 import type { UpstreamConfig, UpstreamSettings } from '../config.js'
 import { UnknownPeerError } from '../errors.js'
@@ -13,7 +13,7 @@ import { mayBan, toLift } from './guard.js'
 import type { Level, OnThrow } from './level.js'
 import { Membership } from './membership.js'
 import { PeerObject, type Peer } from './peer.js'
-import { PickHandle, type PickOwner, type Settlement } from './pick.js'
+import { PickHandle, type PickOwner } from './pick.js'
 import { addressOf, hasOthers, search, whyUnavailable, type AttemptRequest, type PeerAddress } from './selection.js'
 import type { SelectOptions, UnavailableReason } from './selection.js'
 import type { Entry, PeerState } from './state.js'
@@ -63,11 +63,12 @@ export class Upstream implements PickOwner {
 
   selectPeer(options?: SelectOptions): Peer | undefined {
     const steady = this.#steady
-    if (steady !== undefined && options === undefined && steady.available !== 0) {
-      const member = steady.pick(NO_OPTIONS, NaN)
+    const isPlain = options === undefined || (options.clusterKey === undefined && options.exclude === undefined)
+    if (steady !== undefined && isPlain && steady.available !== 0) {
+      const member = steady.pick(options ?? NO_OPTIONS, NaN)
       if (member !== undefined && member.available) return member.peer
     }
-    const entry = this.#select(options ?? NO_OPTIONS, options === undefined ? steady : undefined)
+    const entry = this.#select(options ?? NO_OPTIONS, isPlain ? steady : undefined)
     if (entry === undefined) return undefined
     if (this.#trials !== 0) this.#takeSlot(entry.state, 'select')
     return entry.peer
@@ -126,20 +127,20 @@ export class Upstream implements PickOwner {
     return verdictOf(this.statuses.outcome(outcome))
   }
 
-  answered(settlement: Settlement): void {
-    this.#report(settlement, true)
+  answered(entry: Entry, result: Result): void {
+    entry.level.report(entry, result)
   }
 
-  done(settlement: Settlement, pick: PickHandle, told: boolean): void {
-    const { entry, verdict } = settlement
+  done(pick: PickHandle, result: Result, told: boolean): void {
+    const { entry } = pick
     const { state } = entry
     const wasFull = state.full
     entry.inFlight--
     state.inFlight--
     if (wasFull) state.refresh()
-    if (!told || verdict === 'failed') this.#report(settlement, true)
+    if (!told || result.outcome === 'failed') entry.level.report(entry, result)
     entry.level.released(entry)
-    if (pick.bans === state.passive.bans) this.#judge(state, verdict, pick.lease)
+    if (pick.bans === state.passive.bans) this.#judge(state, result.outcome, pick.lease)
     if (state.inFlight === 0) this.#idle(state)
   }
 
@@ -153,16 +154,13 @@ export class Upstream implements PickOwner {
     }
     const verdict = this.verdict(outcome)
     for (const entry of state.entries) {
-      this.#report({ entry, verdict, status: statusOf(outcome), ms: NaN, now: this.timeFor(entry) }, false)
+      const now = this.timeFor(entry)
+      entry.level.report(entry, { outcome: verdict, status: statusOf(outcome), ms: NaN, now, acquired: false })
     }
     // There is no handle to say which request it was: during a trial, the report is taken to be about it.
     const lease = state.passive.state === 'trial' ? state.passive.lease : undefined
     this.#judge(state, verdict, lease?.id ?? 0)
     return true
-  }
-
-  #report({ entry, verdict, status, ms, now }: Settlement, acquired: boolean): void {
-    entry.level.report(entry, { outcome: verdict, status, ms, now, acquired })
   }
 
   // Passive health

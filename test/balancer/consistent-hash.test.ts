@@ -318,9 +318,17 @@ class TickingClock extends VirtualClock {
   }
 }
 
-describe.each(['ketama', 'nginx', 'maglev'] as const)('a list taken over in slices: %s', (hash) => {
+/** A change is made in slices where a ring has more than 262,144 points, a table more than 1,000 servers. */
+describe.each([
+  { hash: 'ketama', scale: 1, weight: 10 },
+  { hash: 'nginx', scale: 1, weight: 10 },
+  { hash: 'maglev', scale: 8, weight: 1 },
+] as const)('a list taken over in slices: $hash', ({ hash, scale, weight }) => {
   const many = (from: number, count: number): ServerOptions[] =>
-    Array.from({ length: count }, (_, i) => ({ host: `10.1.${(from + i) >> 8}.${(from + i) & 255}`, port: 80 }))
+    Array.from({ length: count * scale }, (_, i) => {
+      const n = from * scale + i
+      return { host: `10.1.${n >> 8}.${n & 255}`, port: 80, weight }
+    })
 
   function slow() {
     const clock = new TickingClock()

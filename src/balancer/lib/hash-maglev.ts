@@ -3,27 +3,32 @@ import type { BalancerEnv, Member } from '../balancer.js'
 import type { HashFinder } from './hash-finder.js'
 import { hashKey, hashText } from './hash.js'
 import { maglevTable } from './maglev.js'
-import { Job } from './slices.js'
+import { Jobs, type Steps } from './slices.js'
 
 /** The paper's default: a prime over 100 times the servers keeps shares within a percent. */
 export const MAGLEV_SIZE = 65_537
 
+/** Filling takes 2 to 7 ms. With more servers than this the update around it takes as long, so it is left for later. */
+const AT_ONCE = 1_000
+
 export class HashMaglev implements HashFinder {
-  readonly #env: BalancerEnv
+  readonly #jobs: Jobs
   #table: Int32Array = new Int32Array(0)
   #members: readonly Member[] = []
   /** Who is still there, of those the table was made for. */
   #present: ReadonlySet<Member> = new Set()
-  #job: Job | undefined
 
   constructor(env: BalancerEnv) {
-    this.#env = env
+    this.#jobs = new Jobs(env)
   }
 
   update(members: readonly Member[]): void {
-    this.#job?.cancel()
     this.#present = new Set(members)
-    this.#job = new Job(this.#env, this.#build(members), this.#table.length === 0)
+    const build = () => this.#build(members)
+    // Without a table nothing serves meanwhile.
+    const atOnce = this.#table.length === 0 || members.length <= AT_ONCE
+    if (atOnce && !this.#jobs.busy) this.#jobs.now(build)
+    else this.#jobs.later(build)
   }
 
   find(key: string | Uint8Array, accept: (member: Member) => boolean): Member | undefined {
@@ -38,7 +43,7 @@ export class HashMaglev implements HashFinder {
     return undefined
   }
 
-  *#build(members: readonly Member[]): Generator<undefined, void> {
+  *#build(members: readonly Member[]): Steps {
     // In the order of addresses: processes whose lists are ordered otherwise must agree.
     const ordered = [...members].sort((a, b) => (a.peer.address < b.peer.address ? -1 : 1))
     const table = yield* maglevTable(

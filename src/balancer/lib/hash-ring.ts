@@ -5,8 +5,8 @@
 import type { BalancerEnv, Member } from '../balancer.js'
 import type { HashFinder } from './hash-finder.js'
 import { hashBytes, hashKey } from './hash.js'
-import { packPoint, Ring } from './ring.js'
-import { Job } from './slices.js'
+import { makePoints, Ring } from './ring.js'
+import { Jobs, type Steps } from './slices.js'
 
 /** How a member's points and a key are hashed. Points must be a prefix of themselves: the first n of n + m are the same. */
 export interface RingHash {
@@ -33,36 +33,56 @@ const POINTS_PER_WEIGHT = 160
  */
 const MOST_POINTS = 4_194_304
 
+/**
+ * A change is made at once, within the update, where no more points than this come (some 100 servers of weight 1, about
+ * 3 ms of hashing) to a ring of no more than 16 times as many; a greater one beside the ring that serves meanwhile.
+ */
+const AT_ONCE = 16_384
+
 interface Owner {
   readonly id: number
   readonly points: number
 }
 
 export class HashRing implements HashFinder {
-  readonly #env: BalancerEnv
   readonly #hash: RingHash
   readonly #tries: number
+  readonly #jobs: Jobs
   #ring = Ring.empty
   /** By id. One that has left is undefined at once, though its points may stay for a while. */
   readonly #members: (Member | undefined)[] = []
   #free: number[] = []
   /** What the ring holds. */
-  #owners = new Map<Member, Owner>()
-  #job: Job | undefined
+  #owners: ReadonlyMap<Member, Owner> = new Map()
+  /** The list as last told, which the ring may be behind. */
+  #present: ReadonlySet<Member> = new Set()
 
   /** `tries` is how many points are looked at before it gives up; without it, all. */
   constructor(env: BalancerEnv, hash: RingHash, tries = Infinity) {
-    this.#env = env
     this.#hash = hash
     this.#tries = tries
+    this.#jobs = new Jobs(env)
   }
 
-  /** Takes over a list. The first one is built at once, a further one beside the ring that serves meanwhile. */
   update(members: readonly Member[]): void {
-    this.#job?.cancel()
-    const present = new Set(members)
-    for (const [member, { id }] of this.#owners) if (!present.has(member)) this.#members[id] = undefined
-    this.#job = new Job(this.#env, this.#change(members), this.#ring.size === 0)
+    this.#present = new Set(members)
+    const perWeight = pointsPerWeight(members)
+    for (const [member, { id }] of this.#owners) this.#members[id] = this.#present.has(member) ? member : undefined
+    const change = () => this.#change(members, perWeight)
+    // With nobody on the ring nothing serves meanwhile.
+    const { size } = this.#ring
+    const atOnce = size === 0 || (size <= 16 * AT_ONCE && this.#coming(members, perWeight) <= AT_ONCE)
+    if (atOnce && !this.#jobs.busy) this.#jobs.now(change)
+    else this.#jobs.later(change)
+  }
+
+  /** How many points a list has that the ring has not. */
+  #coming(members: readonly Member[], perWeight: number): number {
+    let points = 0
+    for (const member of members) {
+      points += Math.max(0, member.fullWeight * perWeight - (this.#owners.get(member)?.points ?? 0))
+    }
+    return points
   }
 
   /** Members from the key's place on the ring on, each point's; at most once around. Stops when `accept` says so. */
@@ -76,50 +96,78 @@ export class HashRing implements HashFinder {
     return undefined
   }
 
-  *#change(members: readonly Member[]): Generator<undefined, void> {
-    const perWeight = pointsPerWeight(members)
+  *#change(members: readonly Member[], perWeight: number): Steps {
     const wanted = new Map(members.map((member) => [member, member.fullWeight * perWeight]))
-    const gone = new Set<number>()
-    const lost = new Set<number>()
-    const shrunk = new Set<number>()
+    const fates = new Uint8Array(this.#members.length)
+    const lost = new Map<number, Map<number, number>>()
+    const free = [...this.#free]
+    let dropping = false
     for (const [member, { id, points }] of this.#owners) {
       const count = wanted.get(member)
-      if (count === undefined) gone.add(id)
-      else if (count < points) {
-        shrunk.add(id)
-        for (const hash of this.#hash.points(member.peer.address, points).subarray(count)) lost.add(packPoint(hash, id))
+      if (count !== undefined && count >= points) continue
+      dropping = true
+      fates[id] = count === undefined ? Fate.gone : Fate.shrunk
+      if (count === undefined) free.push(id)
+      else {
+        lost.set(id, countEach(this.#hash.points(member.peer.address, points).subarray(count)))
         yield
       }
     }
 
     const owners = new Map<Member, Owner>()
-    const free = [...this.#free]
-    let next = this.#members.length
-    const added: Float64Array[] = []
-    const arrived = new Map<number, Member>()
-    for (const [member, points] of wanted) {
+    const addresses = this.#members.map((member) => member?.peer.address ?? '')
+    const coming: { address: string; id: number; from: number; to: number }[] = []
+    let points = 0
+    for (const [member, to] of wanted) {
       const known = this.#owners.get(member)
-      const id = known?.id ?? free.pop() ?? next++
-      owners.set(member, { id, points })
-      if (known === undefined) arrived.set(id, member)
-      else if (points <= known.points) continue
-      const hashes = this.#hash.points(member.peer.address, points).subarray(known?.points ?? 0)
-      added.push(packed(hashes, id))
+      const id = known?.id ?? free.pop() ?? addresses.length
+      const from = known?.points ?? 0
+      owners.set(member, { id, points: to })
+      addresses[id] = member.peer.address
+      if (to <= from) continue
+      coming.push({ address: member.peer.address, id, from, to })
+      points += to - from
+    }
+    yield
+
+    const added = makePoints(points)
+    let at = 0
+    for (const { address, id, from, to } of coming) {
+      added.hashes.set(this.#hash.points(address, to).subarray(from), at)
+      added.owners.fill(id, at, at + to - from)
+      at += to - from
       yield
     }
 
-    const address = (id: number) => (arrived.get(id) ?? this.#members[id])?.peer.address ?? ''
     const ring = yield* this.#ring.change(
-      concat(added),
-      (owner, point) => gone.has(owner) || (shrunk.has(owner) && lost.has(point)),
-      (owner, other) => address(owner) < address(other),
+      added,
+      (one, other) => addresses[one]! < addresses[other]!,
+      dropping
+        ? (owner, hash) => fates[owner] === Fate.gone || (fates[owner] === Fate.shrunk && take(lost.get(owner)!, hash))
+        : undefined,
     )
     this.#ring = ring
     this.#owners = owners
-    this.#free = [...free, ...gone]
-    for (const id of gone) this.#members[id] = undefined
-    for (const [member, { id }] of owners) this.#members[id] = member
+    this.#free = free
+    // Who is not in the last list told may have left since this change began.
+    for (const [member, { id }] of owners) this.#members[id] = this.#present.has(member) ? member : undefined
   }
+}
+
+const Fate = { stays: 0, gone: 1, shrunk: 2 } as const
+
+/** How often each number is there. */
+function countEach(numbers: Uint32Array): Map<number, number> {
+  const counts = new Map<number, number>()
+  for (const number of numbers) counts.set(number, (counts.get(number) ?? 0) + 1)
+  return counts
+}
+
+/** Takes one of a number away, if there is one. */
+function take(counts: Map<number, number>, number: number): boolean {
+  const count = counts.get(number) ?? 0
+  if (count > 0) counts.set(number, count - 1)
+  return count > 0
 }
 
 /** 160, or a half, a quarter, … of it, never less than 1. */
@@ -128,20 +176,4 @@ function pointsPerWeight(members: readonly Member[]): number {
   let points = POINTS_PER_WEIGHT
   while (points > 1 && points * weights > MOST_POINTS) points = Math.floor(points / 2)
   return points
-}
-
-function packed(hashes: Uint32Array, owner: number): Float64Array {
-  const points = new Float64Array(hashes.length)
-  for (let i = 0; i < hashes.length; i++) points[i] = packPoint(hashes[i]!, owner)
-  return points
-}
-
-function concat(parts: readonly Float64Array[]): Float64Array {
-  const whole = new Float64Array(parts.reduce((sum, { length }) => sum + length, 0))
-  let at = 0
-  for (const part of parts) {
-    whole.set(part, at)
-    at += part.length
-  }
-  return whole
 }
