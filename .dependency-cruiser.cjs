@@ -12,7 +12,8 @@ module.exports = {
       name: 'health-knows-no-balancer-or-upstream',
       severity: 'error',
       from: { path: '^src/health' },
-      to: { path: '^src/(balancer|upstream|source|sync|adapter|admin|checkups)' },
+      // The face of a peer, which probes are given, is nobody's inside.
+      to: { path: '^src/(balancer|upstream|source|sync|adapter|admin|checkups)', pathNot: '^src/upstream/peer' },
     },
     {
       name: 'core-knows-no-leaf',

@@ -7,6 +7,7 @@ import type { Cluster, LevelConfig, LevelOptions, ServerConfig, ServerOptions } 
 import type { UpstreamConfig, UpstreamOptions, UpstreamSettings } from './config.js'
 import { ConfigError } from './errors.js'
 import type { StatusMap } from './health/outcome.js'
+import { compileHeartbeat, type HeartbeatPlan } from './health/schedule.js'
 
 /** 2³¹ − 1: what nginx takes, and what keeps smooth round robin exact (balancer/lib/smooth.ts). */
 const MAX_INT = 2 ** 31 - 1
@@ -17,7 +18,7 @@ const SERVER_KEYS = new Set(
   'host port path address weight maxFails failTimeout maxConns backup down drain labels meta'.split(' '),
 )
 const SETTING_KEYS =
-  'balancer maxFails failTimeout maxConns readmit protected allowEmpty tries timeout tryTimeout statuses keepalive timeouts'
+  'balancer maxFails failTimeout maxConns readmit heartbeat protected allowEmpty tries timeout tryTimeout statuses keepalive timeouts'
 const UPSTREAM_KEYS = new Set(['cluster', 'servers', ...SETTING_KEYS.split(' ')])
 
 /** How an upstream's configuration is called in errors. */
@@ -30,10 +31,15 @@ export function sameBalancer({ balancer: a }: UpstreamSettings, { balancer: b }:
   return typeof a === 'function' || typeof b === 'function' ? a === b : JSON.stringify(a) === JSON.stringify(b)
 }
 
+/** Whether two plans are made of the same options, so that one in use can go on. */
+export function sameHeartbeat(a: HeartbeatPlan | undefined, b: HeartbeatPlan | undefined): boolean {
+  return isDeepStrictEqual(a?.options, b?.options)
+}
+
 /** Whether a configuration compiled with the help of the other one differs from it in nothing. */
 export function sameConfig(a: UpstreamConfig, b: UpstreamConfig): boolean {
-  const { factory: _a, balancer: __a, ...settings } = a.settings
-  const { factory: _b, balancer: __b, ...others } = b.settings
+  const { factory: _a, balancer: __a, heartbeat, ...settings } = a.settings
+  const { factory: _b, balancer: __b, heartbeat: other, ...others } = b.settings
   return (
     a.keyed === b.keyed &&
     a.levels.length === b.levels.length &&
@@ -46,6 +52,7 @@ export function sameConfig(a: UpstreamConfig, b: UpstreamConfig): boolean {
       )
     }) &&
     sameBalancer(a.settings, b.settings) &&
+    sameHeartbeat(heartbeat, other) &&
     isDeepStrictEqual(settings, others)
   )
 }
@@ -96,8 +103,12 @@ export function compileCluster(
 
 /** The options that compile to this configuration, every default written out. */
 export function toOptions(config: UpstreamConfig): UpstreamOptions {
-  const { factory: _factory, ...settings } = config.settings
-  return { ...settings, cluster: toCluster(config, ({ servers }) => servers.map(serverOptions)) }
+  const { factory: _factory, heartbeat, ...settings } = config.settings
+  return {
+    ...settings,
+    heartbeat: heartbeat?.options,
+    cluster: toCluster(config, ({ servers }) => servers.map(serverOptions)),
+  }
 }
 
 /** A cluster with the levels of this configuration, and in them the servers that `serversOf` says. */
@@ -126,6 +137,7 @@ function compileSettings(path: string, options: Record<string, unknown>): Upstre
     balancer,
     factory: balancerFactory(path, 'balancer', balancer),
     readmit: oneOf(path, 'readmit', options['readmit'] ?? 'trial', ['trial', 'fresh']),
+    heartbeat: compileHeartbeat(path, 'heartbeat', options['heartbeat']),
     protected: boolean(path, 'protected', options['protected'] ?? true),
     allowEmpty: boolean(path, 'allowEmpty', options['allowEmpty'] ?? false),
     tries: integer(path, 'tries', options['tries'] ?? 0, 0, MAX_INT),

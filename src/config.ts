@@ -3,6 +3,7 @@ import type { Endpoint } from './address.js'
 import type { BalancerFactory } from './balancer/balancer.js'
 import type { BalancerOption } from './balancer/registry.js'
 import type { StatusMap } from './health/outcome.js'
+import type { HeartbeatOptions, HeartbeatPlan, NamedProbe } from './health/schedule.js'
 
 /** What may be set for one server or, as the default of all its servers, for an upstream. */
 export interface ServerDefaults {
@@ -86,7 +87,12 @@ export interface UpstreamOptions extends ServerDefaults {
    * it its full count of failures again, at once. Default `'trial'`: a dead peer then costs one attempt per failTimeout.
    */
   readonly readmit?: 'trial' | 'fresh' | undefined
-  /** Whether the last peer left is kept although it fails. Default true, as in lua-resty-checkups. */
+  /** Active checks, once `start()` was called; the name of a probe will do, as `'tcp'`. Default: none. */
+  readonly heartbeat?: HeartbeatOptions | NamedProbe | false | undefined
+  /**
+   * Whether the last peer left is kept although it fails, and, when the heartbeats of all fail, those that `heartbeat.panic`
+   * says. Default true, as in lua-resty-checkups.
+   */
   readonly protected?: boolean | undefined
   /** Whether an update may leave the upstream without any server. Default false: an empty list is mostly a mistake. */
   readonly allowEmpty?: boolean | undefined
@@ -142,6 +148,7 @@ export interface UpstreamSettings extends Required<ServerDefaults> {
   readonly balancer: BalancerOption
   readonly factory: BalancerFactory
   readonly readmit: 'trial' | 'fresh'
+  readonly heartbeat: HeartbeatPlan | undefined
   readonly protected: boolean
   readonly allowEmpty: boolean
   readonly tries: number

@@ -21,6 +21,7 @@ export {
   toCheckupsStatus,
   type CheckupsServerStatus,
   type CheckupsStatus,
+  type HeartbeatStatus,
   type LevelStatus,
   type PassiveStatus,
   type ServerStatus,
@@ -34,8 +35,24 @@ export type { LocalFirstRings, NearLabel, Nearness, NearSubnets, RingStatus } fr
 export type { PickFirstOptions } from './balancer/pick-first.js'
 export type { RandomOptions } from './balancer/random.js'
 export type { BalancerOption, LocalFirstOptions, NamedBalancer, WrrOptions } from './balancer/registry.js'
+export type { Found } from './health/heartbeat.js'
 export type { HasStatus, Outcome, RetryVerdict, StatusMap, Verdict } from './health/outcome.js'
+export type { AjpProbeOptions } from './health/probe/ajp.js'
+export type { CustomCheckContext, CustomCheckResult, CustomProbeOptions } from './health/probe/custom.js'
+export type { FastcgiProbeOptions } from './health/probe/fastcgi.js'
+export type { GrpcProbeOptions } from './health/probe/grpc.js'
+export type { HttpProbeOptions } from './health/probe/http.js'
+export type { ProbeStatuses } from './health/probe/lib/statuses.js'
+export type { ProbeTlsOptions } from './health/probe/lib/tls-options.js'
+export type { MysqlProbeOptions } from './health/probe/mysql.js'
+export type { ProbeStatus } from './health/probe/probe.js'
+export type { RedisProbeOptions } from './health/probe/redis.js'
+export type { ProbeOptions } from './health/probe/registry.js'
+export type { TcpProbeOptions } from './health/probe/tcp.js'
+export type { TlsProbeOptions } from './health/probe/tls.js'
 export type { HealthWord } from './health/record.js'
+export type { HeartbeatOptions, HeartbeatSchedule, NamedProbe } from './health/schedule.js'
+export type { CheckTimes, SchedulerStatus } from './health/scheduler.js'
 export type {
   ChangeEvent,
   ChangeInfo,

@@ -1,8 +1,11 @@
 /** What an instance says of itself: for programs and people, and in the shape that lua-resty-checkups has. */
 import { serverOptions } from './compile.js'
 import type { ServerOptions } from './config.js'
+import type { Found } from './health/heartbeat.js'
 import type { Passive } from './health/passive.js'
+import type { ProbeReport } from './health/probe/probe.js'
 import type { HealthWord } from './health/record.js'
+import type { CheckTimes, SchedulerStatus } from './health/scheduler.js'
 import type { Level } from './upstream/level.js'
 import type { PeerState } from './upstream/state.js'
 import type { Upstream } from './upstream/upstream.js'
@@ -17,6 +20,27 @@ export interface PassiveStatus {
   readonly bans: number
   /** Milliseconds until the ban ends; 0 if there is none. */
   readonly remaining: number
+}
+
+/** Active health of a peer: what its heartbeats have found. */
+export interface HeartbeatStatus extends CheckTimes {
+  /**
+   * What it means for selection: `unchecked` before the first check; `unstable` also for a peer that is out and kept
+   * because all are; `err` also for an unstable one while others are ok.
+   */
+  readonly state: Found
+  /** What the checks say, `rise` and `fall` counted in. */
+  readonly found: Found
+  /** Of the last check, in words. */
+  readonly message: string
+  /** What the probe has learnt of it: a version, a role. */
+  readonly facts: NonNullable<ProbeReport['facts']>
+  /** Checks in a row that passed; 0 after one that did not. */
+  readonly rise: number
+  /** Checks in a row that did not pass; 0 after one that did. */
+  readonly fall: number
+  /** When `found` last turned, in milliseconds since the Unix epoch; NaN before. */
+  readonly since: number
 }
 
 /** One server of one level. */
@@ -37,6 +61,8 @@ export interface ServerStatus {
   readonly since: number
   /** What outcomes have made of it. */
   readonly passive: PassiveStatus
+  /** What its heartbeats have found; undefined if it has none. */
+  readonly heartbeat: HeartbeatStatus | undefined
   /** Requests in flight from this entry; the cap counts those of the address. */
   readonly inFlight: number
 }
@@ -71,6 +97,8 @@ export interface CheckupsStatus {
   readonly at: number
   /** Of the last change of anything. */
   readonly generation: number
+  /** The scheduler of all heartbeats. */
+  readonly heartbeats: SchedulerStatus
   /** All upstreams, in the order they were made. */
   readonly upstreams: readonly UpstreamStatus[]
 }
@@ -80,12 +108,13 @@ export function upstreamStatus(upstream: Upstream, now: number): UpstreamStatus 
   const named = upstream.config.levels.map(({ name, servers }) => {
     const lists = levels.filter((level) => level.name === name)
     const balancers = lists.map((level) => level.status())
-    return { name, servers: servers.map(({ endpoint }) => serverStatus(lists, endpoint.address, now)), balancers }
+    const own = servers.map(({ endpoint }) => serverStatus(upstream, lists, endpoint.address, now))
+    return { name, servers: own, balancers }
   })
   return { key: upstream.key, generation: upstream.generation, keyed: upstream.config.keyed, levels: named }
 }
 
-function serverStatus(lists: readonly Level[], address: string, now: number): ServerStatus {
+function serverStatus(upstream: Upstream, lists: readonly Level[], address: string, now: number): ServerStatus {
   const entry = lists.map((level) => level.byAddress.get(address)).find((found) => found !== undefined)!
   const { state, server } = entry
   return {
@@ -97,8 +126,18 @@ function serverStatus(lists: readonly Level[], address: string, now: number): Se
     age: now - state.since,
     since: state.sinceWall,
     passive: passiveStatus(state, now),
+    heartbeat: heartbeatStatus(state, upstream.heartbeats.timesOf(state)),
     inFlight: entry.inFlight,
   }
+}
+
+function heartbeatStatus(
+  { heartbeat, standing, foundSince }: PeerState,
+  times: CheckTimes | undefined,
+): HeartbeatStatus | undefined {
+  if (times === undefined) return undefined
+  const { found, message, facts, successes, failures } = heartbeat
+  return { state: standing, found, message, facts, rise: successes, fall: failures, since: foundSince, ...times }
 }
 
 function passiveStatus({ passive }: PeerState, now: number): PassiveStatus {
@@ -110,12 +149,21 @@ function passiveStatus({ passive }: PeerState, now: number): PassiveStatus {
   }
 }
 
-/** A server as lua-resty-checkups shows it (times in seconds), with what that hides: passive health. */
+/**
+ * A server as lua-resty-checkups shows it (times in seconds), with what that hides: passive health. What the probe has
+ * learnt stands beside: `redis_version`, `role`.
+ */
 export interface CheckupsServerStatus {
   /** `key:host:port`. */
   readonly server: string
-  /** The ancestor's word for heartbeat health: without heartbeats, always this one. */
-  readonly status: 'ok' | 'unstable' | 'err' | 'unchecked'
+  /** What its heartbeats say; `unchecked` if it has none, or has not been checked. */
+  readonly status: Found
+  /** Of the last check; null if it has nothing to say. Absent without heartbeats, like the two below. */
+  readonly msg?: string | null
+  /** Checks in a row that failed. */
+  readonly fail_num?: number
+  /** When the status last turned, in local time; null before. */
+  readonly lastmodified?: string | null
   /** As configured. */
   readonly weight: number
   /** As configured. */
@@ -145,10 +193,17 @@ export function toCheckupsStatus(status: CheckupsStatus): Record<string, unknown
   ])
 }
 
-function legacyServer(key: string, { address, server, passive }: ServerStatus): CheckupsServerStatus {
+function legacyServer(key: string, { address, server, passive, heartbeat }: ServerStatus): CheckupsServerStatus {
+  const found = heartbeat && {
+    msg: heartbeat.message === '' ? null : heartbeat.message,
+    fail_num: heartbeat.fall,
+    lastmodified: Number.isNaN(heartbeat.since) ? null : localTime(heartbeat.since),
+  }
   return {
+    ...heartbeat?.facts,
     server: `${key}:${address}`,
-    status: 'unchecked',
+    status: heartbeat?.state ?? 'unchecked',
+    ...found,
     weight: server.weight ?? 1,
     max_fails: server.maxFails ?? 0,
     fail_timeout: (server.failTimeout ?? 0) / 1000,

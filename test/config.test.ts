@@ -18,7 +18,7 @@ const errorOf = (act: () => unknown): unknown => {
 const KNOWN_SERVER =
   'host, port, path, address, weight, maxFails, failTimeout, maxConns, backup, down, drain, labels, meta'
 const KNOWN_UPSTREAM =
-  'cluster, servers, balancer, maxFails, failTimeout, maxConns, readmit, protected, allowEmpty, tries, timeout, ' +
+  'cluster, servers, balancer, maxFails, failTimeout, maxConns, readmit, heartbeat, protected, allowEmpty, tries, timeout, ' +
   'tryTimeout, statuses, keepalive, timeouts'
 const S = 'upstreams.api.servers[0]'
 const INTEGER = 'expected an integer from 0 to 2147483647, got'
@@ -183,7 +183,7 @@ describe('a bad configuration', () => {
     ['options', 'expected an object, got 7', () => new Checkups(7 as never)],
     [
       'options.upstream',
-      'unknown option; known are upstreams, clock, random, retryBudget',
+      'unknown option; known are upstreams, clock, random, retryBudget, concurrency',
       () => new Checkups({ upstream: {} } as never),
     ],
     ['options.random', 'expected a function, got 7', () => new Checkups({ random: 7 as never })],

@@ -3,7 +3,7 @@
  *
  *     up ──maxFails within failTimeout──► banned ──failTimeout──► trial ──ok──► up
  *      ▲                                    ▲ │                    │
- *      └──────────── lifted ────────────────┼─┘ ◄─────failed───────┘
+ *      └──────── lifted, passed ────────────┼─┘ ◄─────failed───────┘
  *
  * A state that an event does not change is returned as it is, so identity tells whether anything happened.
  */
@@ -65,6 +65,8 @@ export type PassiveEvent =
   | { readonly type: 'due' }
   /** The ban ends now because nobody else is left. */
   | { readonly type: 'lifted' }
+  /** A heartbeat passes, which is to end a ban. */
+  | { readonly type: 'passed' }
 
 const up = (bans: number, proven: boolean, failures: readonly number[] = [], unstable = false): Up => ({
   state: 'up',
@@ -98,6 +100,8 @@ export function nextPassive(passive: Passive, event: PassiveEvent, now: number, 
       return due(passive, now, rules)
     case 'lifted':
       return passive.state === 'banned' ? up(bans, false, [], true) : passive
+    case 'passed':
+      return passive.state === 'banned' ? up(bans, false) : passive
   }
 }
 

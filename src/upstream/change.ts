@@ -1,11 +1,15 @@
 /** What can change about an upstream: every control change is one {@link Change}, and its effects are {@link ChangeEvent}s. */
 import type { UpstreamConfig } from '../config.js'
+import type { Heartbeat } from '../health/heartbeat.js'
 import type { Passive } from '../health/passive.js'
 import type { HealthWord } from '../health/record.js'
 import type { Peer } from './peer.js'
 
-/** Where a change came from: the program (`code`), outcomes (`passive`), time (`timer`), the last-available guard (`guard`). */
-export type ChangeSource = 'code' | 'passive' | 'timer' | 'guard'
+/**
+ * Where a change came from: the program (`code`), outcomes (`passive`), checks (`heartbeat`), time (`timer`), the
+ * last-available guard (`guard`), an operator's word for a server (`admin`).
+ */
+export type ChangeSource = 'code' | 'admin' | 'passive' | 'heartbeat' | 'timer' | 'guard'
 
 /** A change on its way in, by the one door `Upstream.apply`. */
 export type Change = {
@@ -17,6 +21,7 @@ export type Change = {
 } & (
   | { readonly what: 'config'; readonly config: UpstreamConfig }
   | { readonly what: 'passive'; readonly address: string; readonly passive: Passive }
+  | { readonly what: 'heartbeat'; readonly address: string; readonly heartbeat: Heartbeat }
   | { readonly what: 'delete' }
 )
 

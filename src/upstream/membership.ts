@@ -4,6 +4,7 @@ import { expected } from '../check.js'
 import { levelRandom, type Clock, type Random, type TimerHandle } from '../clock.js'
 import { sameBalancer, upstreamPath } from '../compile.js'
 import type { LevelConfig, ServerConfig, UpstreamConfig, UpstreamSettings } from '../config.js'
+import { unchecked } from '../health/heartbeat.js'
 import { Level, type OnThrow } from './level.js'
 import { PeerState } from './state.js'
 
@@ -15,8 +16,6 @@ export interface Difference {
   readonly added: readonly PeerState[]
   readonly removed: readonly PeerState[]
   readonly changed: readonly PeerState[]
-  /** Of those changed: whose health the new options have turned. */
-  readonly flipped: readonly PeerState[]
 }
 
 interface Env {
@@ -59,15 +58,12 @@ export class Membership {
     const before = this.peers
     const peers = new Map<string, PeerState>()
     const added: PeerState[] = []
-    const flipped = new Set<PeerState>()
     for (const { servers } of config.levels) {
       for (const server of servers) {
         const { address } = server.endpoint
         let state = before.get(address) ?? peers.get(address)
         if (state === undefined) added.push((state = this.#arrive(server)))
-        const { healthy } = state
         state.configure(server, config.settings.readmit)
-        if (state.healthy !== healthy) flipped.add(state)
         peers.set(address, state)
       }
     }
@@ -88,7 +84,7 @@ export class Membership {
     if (stayed < before.size) for (const [address, state] of before) if (!peers.has(address)) removed.push(state)
     for (const state of removed) this.#leave(state)
     const changed = Array.from(touched).filter((state) => state.member && before.has(state.peer.address))
-    return { added, removed, changed, flipped: changed.filter((state) => flipped.has(state)) }
+    return { added, removed, changed }
   }
 
   /** A member, or one that left and is not done with. */
@@ -154,6 +150,8 @@ export class Membership {
     this.#departed.delete(address)
     if (back === undefined) return new PeerState(this.#key, server, this.#env.clock, this.#due)
     back.member = true
+    // What was found of it before it left is old.
+    back.heartbeat = unchecked
     return back
   }
 

@@ -5,6 +5,7 @@
 import type { Member, Result } from '../balancer/balancer.js'
 import { Timer, type Clock } from '../clock.js'
 import type { ServerConfig } from '../config.js'
+import { unchecked, type Found, type Heartbeat } from '../health/heartbeat.js'
 import { healthyStart, type Passive, type PassiveRules } from '../health/passive.js'
 import { healthWord, isHealthy, isProven, type Admin, type HealthWord } from '../health/record.js'
 import { PeerObject } from './peer.js'
@@ -18,12 +19,19 @@ export class PeerState {
   /** Whether it has been told that a draining peer is idle. */
   drained = false
   passive: Passive = healthyStart
+  heartbeat: Heartbeat = unchecked
+  /** When its heartbeats last found something else, in milliseconds since the Unix epoch; NaN before. */
+  foundSince = NaN
+  /** What its heartbeat means beside those of the others. */
+  standing: Found = 'unchecked'
   /** Acquired and not done, over all its entries. */
   inFlight = 0
   /** False once no level names it any more. */
   member = true
   /** Lets a trial be tried although its slot is taken, for the length of one pick: nobody else is left. */
   lastResort = false
+  /** Whether it is healthy, as listeners know. */
+  told = true
   /** When health last flipped, of the clock. */
   since: number
   /** The same for people: milliseconds since the epoch. */

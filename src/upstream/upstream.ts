@@ -6,10 +6,13 @@ import type { Request, Result } from '../balancer/balancer.js'
 import type { Clock, Random } from '../clock.js'
 import type { UpstreamConfig, UpstreamSettings } from '../config.js'
 import { UnknownPeerError } from '../errors.js'
+import type { Heartbeat } from '../health/heartbeat.js'
 import { isClean, nextPassive, type Lease, type Passive, type PassiveEvent } from '../health/passive.js'
 import { Statuses, statusOf, verdictOf, type Outcome, type Verdict } from '../health/outcome.js'
+import type { Scheduler } from '../health/scheduler.js'
 import type { Change, ChangeEvent, ChangeSource } from './change.js'
-import { mayBan, toLift } from './guard.js'
+import { mayBan, Standings, toLift, type Panic } from './guard.js'
+import { Heartbeats } from './heartbeats.js'
 import type { Level, OnThrow } from './level.js'
 import { Membership } from './membership.js'
 import { PeerObject, type Peer } from './peer.js'
@@ -25,6 +28,9 @@ export interface UpstreamEnv {
   readonly nextGeneration: () => number
   readonly publish: (event: ChangeEvent) => void
   readonly onThrow: OnThrow
+  readonly scheduler: Scheduler
+  /** Heartbeats are configured, nobody has started them, and there was a pick. */
+  readonly onIdle: (key: string) => void
 }
 
 const NO_OPTIONS: SelectOptions = Object.freeze({})
@@ -32,6 +38,7 @@ const NO_OPTIONS: SelectOptions = Object.freeze({})
 export class Upstream implements PickOwner {
   readonly key: string
   readonly membership: Membership
+  readonly heartbeats: Heartbeats
   config: UpstreamConfig
   statuses: Statuses
   deleted = false
@@ -44,6 +51,9 @@ export class Upstream implements PickOwner {
   /** The first level, while nobody is on trial and its policy takes no times: a pick without options need ask no more. */
   #steady: Level | undefined = undefined
   #closed = false
+  readonly #standings = new Standings()
+  /** Whether the next pick is to be told of: see {@link UpstreamEnv.onIdle}. */
+  #idling = false
   /** When a policy was last asked, if it wants times. */
   #asked = NaN
   /** The last lease's id. */
@@ -55,6 +65,7 @@ export class Upstream implements PickOwner {
     this.statuses = new Statuses(config.settings.statuses)
     this.#env = env
     this.membership = new Membership(key, env, (state) => this.#due(state))
+    this.heartbeats = new Heartbeats(env.scheduler, (state, heartbeat) => this.#found(state, heartbeat))
   }
 
   get settings(): UpstreamSettings {
@@ -99,6 +110,7 @@ export class Upstream implements PickOwner {
 
   /** One balancer step a pick; a second one only where a policy, `asked` here or before, declines though it has somebody. */
   #select(request: AttemptRequest, asked?: Level): Entry | undefined {
+    if (this.#idling) this.#tellIdle()
     if (request.clusterKey !== undefined || request.exclude !== undefined || request.tried !== undefined) {
       return search(this.membership, request, this.#pickFrom)
     }
@@ -216,7 +228,38 @@ export class Upstream implements PickOwner {
 
   #findSteady(): void {
     const [first] = this.membership.levels
-    this.#steady = this.#trials === 0 && first?.timed === false ? first : undefined
+    this.#steady = this.#trials === 0 && !this.#idling && first?.timed === false ? first : undefined
+  }
+
+  // Active health
+
+  /** Heartbeats are running now. */
+  started(): void {
+    this.#idling = false
+    this.#findSteady()
+  }
+
+  #tellIdle(): void {
+    const isIdle = this.heartbeats.idle
+    this.started()
+    if (isIdle) this.#env.onIdle(this.key)
+  }
+
+  /** As with passive health, counts are kept here, and a state that turns is a change for all to see. */
+  #found(state: PeerState, heartbeat: Heartbeat): void {
+    if (this.deleted) return
+    const { found } = state.heartbeat
+    const { address } = state.peer
+    if (heartbeat.found === found) state.heartbeat = heartbeat
+    else {
+      const reason = heartbeat.found === 'ok' ? 'the heartbeat passes' : heartbeat.message || 'the heartbeat fails'
+      const generation = this.#env.nextGeneration()
+      this.apply({ what: 'heartbeat', address, heartbeat, source: 'heartbeat', reason, generation })
+    }
+    const { heartbeat: plan } = this.settings
+    if (plan?.schedule.liftsBan === true && heartbeat.failures === 0) {
+      this.#step(state, { type: 'passed' }, 'heartbeat', 'the heartbeat passes')
+    }
   }
 
   // Control
@@ -229,10 +272,19 @@ export class Upstream implements PickOwner {
       case 'passive': {
         const state = this.membership.find(change.address)
         if (state === undefined) return
-        const { healthy } = state
         this.#setPassive(state, change.passive)
-        this.#tellFlip(state, healthy, change)
+        this.#settle(state, change)
+        if (this.settings.heartbeat?.schedule.checkOnBan === true && change.passive.state === 'banned') {
+          this.heartbeats.checkNow(state)
+        }
         return this.#idle(state)
+      }
+      case 'heartbeat': {
+        const state = this.membership.peers.get(change.address)
+        if (state === undefined) return
+        state.heartbeat = change.heartbeat
+        state.foundSince = this.#env.clock.wallTime()
+        return this.#settle(state, change)
       }
       case 'delete':
         this.close()
@@ -245,32 +297,69 @@ export class Upstream implements PickOwner {
   close(): void {
     this.#closed = true
     this.membership.stopTimers()
+    this.heartbeats.close()
   }
 
   #applyConfig(config: UpstreamConfig, change: Change): void {
     const created = this.generation === 0
-    const { added, removed, changed, flipped } = this.membership.apply(config)
+    const hadChecks = this.settings.heartbeat !== undefined && !created
+    const { added, removed, changed } = this.membership.apply(config)
     this.config = config
     this.statuses = new Statuses(config.settings.statuses)
     this.generation = change.generation
     this.#trials = 0
-    for (const { passive } of this.membership.peers.values()) if (passive.state === 'trial') this.#trials++
+    const { peers } = this.membership
+    for (const { passive } of peers.values()) if (passive.state === 'trial') this.#trials++
+    const hasChecks = hadChecks || config.settings.heartbeat !== undefined
+    if (hasChecks) {
+      this.heartbeats.update(config.settings.heartbeat, peers)
+      for (const turned of this.#standings.settle(peers, peers.values(), this.#panic)) turned.refresh()
+    }
+    for (const state of added) state.told = state.healthy
+    this.#idling = this.heartbeats.idle
     this.#findSteady()
 
-    const peers = (states: readonly PeerState[]) => states.map(({ peer }) => peer)
+    const faces = (states: readonly PeerState[]) => states.map(({ peer }) => peer)
     this.#env.publish({
       type: 'upstream:update',
       ...this.#info(change),
       created,
-      added: peers(added),
-      removed: peers(removed),
-      changed: peers(changed),
+      added: faces(added),
+      removed: faces(removed),
+      changed: faces(changed),
     })
-    for (const state of flipped) this.#tellFlip(state, !state.healthy, change)
+    this.#keepSomebody()
+    for (const state of changed) this.#tellFlip(state, { ...change, source: 'admin', reason: state.admin })
+    if (hasChecks) this.#tellOthers(peers.values(), change.generation)
     for (const state of [...added, ...changed]) this.#idle(state)
-    // Admin or an update may have taken the last one.
-    const lift = config.settings.protected ? toLift(this.membership.peers) : undefined
+  }
+
+  get #panic(): Panic {
+    return this.settings.protected ? (this.settings.heartbeat?.schedule.panic ?? 'all') : 'none'
+  }
+
+  /** What a change of one peer's health means for it and for the others. */
+  #settle(state: PeerState, change: Change): void {
+    this.#keepSomebody()
+    const turned = this.#standings.settle(this.membership.peers, [state], this.#panic)
+    for (const other of turned) other.refresh()
+    this.#tellFlip(state, change)
+    this.#tellOthers(turned, change.generation)
+  }
+
+  /** When admin, an update or a heartbeat has taken the last one, a ban ends early. */
+  #keepSomebody(): void {
+    if (!this.settings.protected || this.#standings.best(this.membership.peers) !== 'err') return
+    const lift = toLift(this.membership.peers)
     if (lift !== undefined) this.#step(lift, { type: 'lifted' }, 'guard', 'nobody else is left')
+  }
+
+  /** Peers that are kept because of others, or not any more. */
+  #tellOthers(turned: Iterable<PeerState>, generation: number): void {
+    for (const state of turned) {
+      const reason = state.healthy ? 'nobody else is left' : 'others are there again'
+      this.#tellFlip(state, { source: 'guard', reason, generation })
+    }
   }
 
   /** Its last request is done: a draining peer has drained, one that left is forgotten. */
@@ -282,8 +371,9 @@ export class Upstream implements PickOwner {
     this.#env.publish({ type: 'peer:drained', ...this.#info(change), peer: state.peer })
   }
 
-  #tellFlip(state: PeerState, before: boolean, change: Change): void {
-    if (state.healthy === before || !state.member) return
+  #tellFlip(state: PeerState, change: Pick<Change, 'source' | 'reason' | 'generation'>): void {
+    if (state.healthy === state.told || !state.member) return
+    state.told = state.healthy
     const { clock, publish } = this.#env
     const now = clock.now()
     const lasted = now - state.since

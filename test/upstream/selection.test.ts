@@ -143,8 +143,8 @@ describe('weight 0, down and drain', () => {
     await clock.advance(30)
     await checkups.setServer('api', target('a'), { down: false })
     expect(events.filter(({ name }) => name.startsWith('peer'))).toEqual([
-      expect.objectContaining({ name: 'peer:down', health: 'down', source: 'code', lasted: 70 }),
-      expect.objectContaining({ name: 'peer:up', health: 'ok', source: 'code', lasted: 30 }),
+      expect.objectContaining({ name: 'peer:down', health: 'down', source: 'admin', lasted: 70 }),
+      expect.objectContaining({ name: 'peer:up', health: 'ok', source: 'admin', lasted: 30 }),
     ])
   })
 
