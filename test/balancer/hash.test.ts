@@ -315,9 +315,9 @@ describe('HashMaglev', () => {
 })
 
 describe('HashRing with great weights', () => {
-  it('has half the points per weight, or a quarter, where 160 would be more than 4,194,304; keys of points that stay stay', () => {
-    // 26,214 · 160 fit; one weight more and 80 per weight are left.
-    const list = [member('10.0.0.1:80', 26_000), member('10.0.0.2:80', 214)]
+  it('has half the points per weight, or a quarter, where 160 would be more than 1,048,576; keys of points that stay stay', () => {
+    // 6,553 · 160 fit; one weight more and 80 per weight are left.
+    const list = [member('10.0.0.1:80', 6_500), member('10.0.0.2:80', 53)]
     let sizes: number[] = []
     const counting: RingHash = {
       ...murmurRingHash,
@@ -328,7 +328,7 @@ describe('HashRing with great weights', () => {
     }
     const ring = new HashRing(env, counting)
     ring.update(list)
-    expect(sizes).toEqual([26_000 * 160, 214 * 160])
+    expect(sizes).toEqual([6_500 * 160, 53 * 160])
     const keys = Array.from({ length: 20_000 }, (_, i) => `key-${i}`)
     const before = keys.map((key) => ring.find(key, () => true)!.peer.address)
     sizes = []
