@@ -34,6 +34,9 @@ const POINTS_PER_WEIGHT = 160
  */
 const MOST_POINTS = 1_048_576
 
+/** More than any ring has; an integer, unlike infinity, keeps the loop over them fast. */
+const ALL = 2 ** 31 - 1
+
 /**
  * A change is made at once, within the update, where no more points than this come (some 100 servers of weight 1, about
  * 3 ms of hashing) to a ring of no more than 16 times as many; a greater one beside the ring that serves meanwhile.
@@ -59,7 +62,7 @@ export class HashRing implements HashFinder {
   #present: ReadonlySet<Member> = new Set()
 
   /** `tries` is how many points are looked at before it gives up; without it, all. */
-  constructor(env: BalancerEnv, hash: RingHash, tries = Infinity) {
+  constructor(env: BalancerEnv, hash: RingHash, tries = ALL) {
     this.#hash = hash
     this.#tries = tries
     this.#jobs = new Jobs(env)
@@ -88,11 +91,13 @@ export class HashRing implements HashFinder {
 
   /** Members from the key's place on the ring on, each point's; at most once around. Stops when `accept` says so. */
   find(key: string | Uint8Array, accept: (member: Member) => boolean): Member | undefined {
-    let position = this.#ring.find(this.#hash.key(key))
-    for (let left = Math.min(this.#ring.size, this.#tries); left > 0; left--) {
-      const member = this.#members[this.#ring.owner(position)]
+    const ring = this.#ring
+    const { size } = ring
+    let position = ring.find(this.#hash.key(key))
+    for (let left = size < this.#tries ? size : this.#tries; left > 0; left--) {
+      const member = this.#members[ring.owner(position)]
       if (member !== undefined && accept(member)) return member
-      position = this.#ring.next(position)
+      position = ring.next(position)
     }
     return undefined
   }
