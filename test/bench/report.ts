@@ -1,28 +1,46 @@
 /** The tables, for a terminal or for the README. */
 import { cpus } from 'node:os'
-import type { Results } from './results.js'
-import { floor, ours, SIZES, theirs, type Subject } from './subjects.js'
+import type { Results, Timings } from './results.js'
+import {
+  bareHash,
+  bareKey,
+  floor,
+  load,
+  ourHashes,
+  ours,
+  remembered,
+  SIZES,
+  theirHashes,
+  theirs,
+  type Sized,
+} from './subjects.js'
 
 type Row = readonly string[]
 type Table = (rows: readonly Row[]) => string
 
-export function report(results: Results, rounds: number, markdown: boolean): string {
+export function report(results: Results, markdown: boolean): string {
   const table = markdown ? markdownTable : textTable
+  const groups = { ...ours, ...theirs }
+  const hashes = [...Object.values(ourHashes), ...Object.values(theirHashes), bareHash, bareKey]
   const parts = [
-    `${machine()}. Medians of ${rounds} rounds, each in a process of its own; the loop alone is ` +
-      `${nanoseconds(results.ns(floor, 3))} ns of every pick.`,
-    picks(results, table),
+    `${machine()}. Medians of rounds, each in a process of its own; the loop alone is ` +
+      `${nanoseconds(results.picks.ns(floor, 3))} ns of every pick.`,
+    timings('ns per pick', Object.values(groups), results.picks, table),
+    timings("ns per acquirePeer() + done('ok')", Object.values(load), results.picks, table),
+    timings('ns per pick by a fresh key of 12 characters, its making included', hashes, results.fresh, table),
+    timings('ns per pick by one of 1,000 hot keys', hashes, results.hot, table),
     changes(results, table),
+    rings(results, table),
+    allocation(results, table),
     memory(results, table),
     ...results.failures.map((failure) => `–: ${failure}`),
   ]
   return parts.join('\n\n')
 }
 
-function picks(results: Results, table: Table): string {
-  const row = (subject: Subject): Row => [subject.name, ...SIZES.map((n) => nanoseconds(results.ns(subject, n)))]
-  const head = ['ns per pick, by number of peers', ...SIZES.map((n) => n.toLocaleString('en'))]
-  return table([head, ...Object.values(ours).map(row), ...Object.values(theirs).map(row)])
+function timings(what: string, subjects: readonly Sized[], measured: Timings, table: Table): string {
+  const row = (subject: Sized): Row => [subject.name, ...SIZES.map((n) => nanoseconds(measured.ns(subject, n)))]
+  return table([[`${what}, by number of peers`, ...SIZES.map((n) => n.toLocaleString('en'))], ...subjects.map(row)])
 }
 
 function changes({ updates }: Results, table: Table): string {
@@ -32,11 +50,27 @@ function changes({ updates }: Results, table: Table): string {
   return table([head, ...rows])
 }
 
-function memory({ allocation }: Results, table: Table): string {
-  const row = ({ name }: Subject, bytes: number): Row => [name, bytes.toFixed(bytes < 1 ? 3 : 0)]
-  const { handle, key, acquire } = allocation
+function rings({ rings: { cold, warm, total, piece, longest } }: Results, table: Table): string {
+  const row = (what: string, ms: number): Row => [what, ms.toFixed(1)]
+  return table([
+    ['consistent-hash, ms of event loop', 'ms'],
+    row('a ring of 1,000 from nothing, first of a process', cold),
+    row('the same, later', warm),
+    row('one peer more in 10,000, until it is picked', total),
+    row('the same, longest piece', piece),
+    row('the same, longest piece ever', longest),
+  ])
+}
+
+function allocation({ allocation: { handle, key, acquire } }: Results, table: Table): string {
+  const row = ({ name }: Sized, bytes: number): Row => [name, bytes.toFixed(bytes < 1 ? 3 : 0)]
   const head = ['heap growth over 1,000,000 picks', 'bytes per pick']
   return table([head, row(ours.handle, handle), row(ours.key, key), row(ours.acquire, acquire)])
+}
+
+function memory(results: Results, table: Table): string {
+  const row = (subject: Sized): Row => [subject.name, Math.round(results.memory(subject)).toLocaleString('en')]
+  return table([['memory with 1,000 peers, after 30,000 picks', 'bytes per peer'], ...remembered.map(row)])
 }
 
 function machine(): string {

@@ -1,6 +1,6 @@
 /** What a run of all measurements has found. */
 import { median } from './measure.js'
-import type { Subject } from './subjects.js'
+import type { Sized } from './subjects.js'
 
 /** Milliseconds that updates of one kind hold the event loop. */
 export interface UpdateTimes {
@@ -16,27 +16,64 @@ export type Updates = Readonly<Record<string, UpdateTimes>>
 /** Bytes per pick, by how it is made. */
 export type Allocation = Readonly<Record<'handle' | 'key' | 'acquire', number>>
 
-export class Results {
-  readonly #samples = new Map<string, number[]>()
-  readonly #failures = new Map<string, string>()
-  readonly #updates: Updates[] = []
-  allocation: Allocation = { handle: NaN, key: NaN, acquire: NaN }
+/** Milliseconds. */
+export interface RingTimes {
+  /** A ring of 1,000 servers from nothing, first of a process. */
+  readonly cold: number
+  /** Later ones, the median. */
+  readonly warm: number
+  /** One server more in 10,000: how long the event loop is held until it is picked, the median. */
+  readonly total: number
+  /** The longest piece of that, the median. */
+  readonly piece: number
+  /** The longest piece of all. */
+  readonly longest: number
+}
 
-  add(subject: Subject, n: number, ns: number): void {
+/** Nanoseconds of subjects at sizes. */
+export class Timings {
+  readonly #samples = new Map<string, number[]>()
+
+  add(subject: Sized, n: number, ns: number): void {
     const id = idOf(subject, n)
     const samples = this.#samples.get(id)
     if (samples === undefined) this.#samples.set(id, [ns])
     else samples.push(ns)
   }
 
+  /** Nanoseconds per pick, the median of all rounds; NaN if it could not be measured. */
+  ns(subject: Sized, n: number): number {
+    const size = subject.sizes?.includes(n) === false ? subject.sizes[0]! : n
+    return median(this.#samples.get(idOf(subject, size)) ?? [NaN])
+  }
+}
+
+export class Results {
+  readonly picks = new Timings()
+  /** Of keyed subjects. */
+  readonly fresh = new Timings()
+  readonly hot = new Timings()
+  readonly #failures = new Map<string, string>()
+  readonly #updates: Updates[] = []
+  readonly #rings: RingTimes[] = []
+  readonly #memory = new Map<string, number[]>()
+  allocation: Allocation = { handle: NaN, key: NaN, acquire: NaN }
+  /** Whether nothing else of weight ran on the machine, so that limits in nanoseconds mean something. */
+  quiet = false
+
   /** The subject cannot be driven at this size. */
-  fail(subject: Subject, n: number, error: unknown): void {
+  fail(subject: Sized, n: number, error: unknown): void {
     const text = error instanceof Error ? error.message : String(error)
     this.#failures.set(idOf(subject, n), /^\w*Error: .*/m.exec(text)?.[0] ?? text)
   }
 
-  hasFailed(subject: Subject, n: number): boolean {
+  hasFailed(subject: Sized, n: number): boolean {
     return this.#failures.has(idOf(subject, n))
+  }
+
+  /** What could not be measured, and why. */
+  get failures(): string[] {
+    return Array.from(this.#failures, ([id, reason]) => `${id}: ${reason}`)
   }
 
   addUpdates(updates: Updates): void {
@@ -56,17 +93,32 @@ export class Results {
     return Object.fromEntries(merged) as Updates
   }
 
-  /** What could not be measured, and why. */
-  get failures(): string[] {
-    return Array.from(this.#failures, ([id, reason]) => `${id}: ${reason}`)
+  addRings(times: RingTimes): void {
+    this.#rings.push(times)
   }
 
-  /** Nanoseconds per pick, the median of all rounds; NaN if it could not be measured. */
-  ns(subject: Subject, n: number): number {
-    return this.hasFailed(subject, n) ? NaN : median(this.#samples.get(idOf(subject, n)) ?? [NaN])
+  /** The medians of all rounds, but the longest of all. */
+  get rings(): RingTimes {
+    const all = (of: keyof RingTimes) => this.#rings.map((times) => times[of])
+    return {
+      cold: median(all('cold')),
+      warm: median(all('warm')),
+      total: median(all('total')),
+      piece: median(all('piece')),
+      longest: Math.max(...all('longest')),
+    }
+  }
+
+  addMemory({ name }: Sized, bytes: number): void {
+    this.#memory.set(name, [...(this.#memory.get(name) ?? []), bytes])
+  }
+
+  /** Bytes per server, the median of all rounds. */
+  memory({ name }: Sized): number {
+    return median(this.#memory.get(name) ?? [NaN])
   }
 }
 
-function idOf(subject: Subject, n: number): string {
+function idOf(subject: Sized, n: number): string {
   return `${subject.name} with ${n} peers`
 }

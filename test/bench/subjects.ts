@@ -1,22 +1,34 @@
 /** What is measured: a name, and what makes its pick over n peers. */
-import type { UpstreamOptions } from 'checkups'
+import type { BalancerOption, ConsistentHashOptions, UpstreamOptions } from 'checkups'
 import { churn, churnWithTrials } from './churn.js'
+import * as keyPeers from './key-peers.js'
+import type { FindFunction } from './keys.js'
 import type { PickFunction } from './measure.js'
-import { Checkups, servers } from './package.js'
+import { Checkups, equalServers, hashKey, servers } from './package.js'
 import * as peers from './peers.js'
 import { policies } from './policies.js'
 
-export interface Subject {
+export interface Sized {
   readonly name: string
-  readonly make: (n: number) => PickFunction
-  /** Default: all of {@link SIZES}. */
+  /** Default: all of {@link SIZES}. The first stands for those left out. */
   readonly sizes?: readonly number[]
+}
+
+export interface Subject extends Sized {
+  readonly make: (n: number) => PickFunction
+}
+
+/** What finds the server of a key. */
+export interface KeyedSubject extends Sized {
+  readonly make: (n: number) => FindFunction
 }
 
 export const SIZES = [3, 10, 100, 1_000, 10_000]
 
 const KEY = 'api'
 const OTHERS_RUN = 1_000_000
+
+type HashName = NonNullable<ConsistentHashOptions['hash']>
 
 const instance = (n: number) => new Checkups({ upstreams: { [KEY]: { servers: servers(n) } } })
 
@@ -30,14 +42,25 @@ function byKey(n: number): PickFunction {
   return () => checkups.selectPeer(KEY)
 }
 
-function acquireAndDone(n: number): PickFunction {
-  const handle = instance(n).upstream(KEY)
-  return () => {
-    const pick = handle.acquirePeer()!
-    pick.done('ok')
-    return pick
+const acquireAndDone =
+  (balancer: BalancerOption) =>
+  (n: number): PickFunction => {
+    const handle = new Checkups({ upstreams: { [KEY]: { balancer, servers: servers(n) } } }).upstream(KEY)
+    return () => {
+      const pick = handle.acquirePeer()!
+      pick.done('ok')
+      return pick
+    }
   }
-}
+
+/** Of equal weight, as not all others know weights. */
+const byHash =
+  (hash: HashName) =>
+  (n: number): FindFunction => {
+    const balancer = { type: 'consistent-hash', hash } as const
+    const handle = new Checkups({ upstreams: { [KEY]: { balancer, servers: equalServers(n) } } }).upstream(KEY)
+    return (hashKey) => handle.selectPeer({ hashKey })
+  }
 
 function byKeyOfThousand(n: number): PickFunction {
   const others = Array.from({ length: 999 }, (_, i) => [`other-${i}`, { servers: servers(2) }] as const)
@@ -69,7 +92,7 @@ export const ours = {
   everyPolicy: { name: 'the same where six policies have run', make: everyPolicyHasRun },
   key: { name: 'selectPeer(key), 1 upstream', make: byKey },
   keyOfThousand: { name: 'selectPeer(key), 1,000 upstreams', make: byKeyOfThousand },
-  acquire: { name: "acquirePeer() + done('ok')", make: acquireAndDone },
+  acquire: { name: "acquirePeer() + done('ok')", make: acquireAndDone('wrr') },
   churn: { name: 'a ban and a return per 1,000 picks', make: churn },
   churnWithTrials: { name: 'the same, trials waiting for their pick', make: churnWithTrials },
 } satisfies Record<string, Subject>
@@ -84,6 +107,54 @@ export const theirs = {
   grpcWeighted: { name: 'grpc-js weighted_round_robin', make: peers.grpcWeightedRoundRobin },
 } satisfies Record<string, Subject>
 
+/** A request from its pick to its end, under policies that look at load. */
+export const load = {
+  fastestFirst: { name: 'fastest-first', make: acquireAndDone('fastest-first') },
+  leastOfTwo: { name: 'least-connections of two', make: acquireAndDone({ type: 'least-connections', choices: 2 }) },
+  leastOfAll: { name: 'least-connections of all', make: acquireAndDone('least-connections') },
+} satisfies Record<string, Subject>
+
 export const floor: Subject = { name: 'the loop alone', make: () => () => somebody, sizes: [SIZES[0]!] }
 
-export const subjects: readonly Subject[] = [...Object.values(ours), ...Object.values(theirs), floor]
+export const subjects: readonly Subject[] = [
+  ...Object.values(ours),
+  ...Object.values(theirs),
+  ...Object.values(load),
+  floor,
+]
+
+export const ourHashes = {
+  ketama: { name: 'consistent-hash', make: byHash('ketama') },
+  maglev: { name: "consistent-hash, hash: 'maglev'", make: byHash('maglev') },
+  nginx: { name: "consistent-hash, hash: 'nginx'", make: byHash('nginx') },
+} satisfies Record<string, KeyedSubject>
+
+export const theirHashes = {
+  consistentHash: { name: 'the package consistent-hash', make: keyPeers.consistentHash },
+  nodeHashring: { name: 'node-hashring', make: keyPeers.nodeHashring },
+  hashring: { name: 'hashring', make: keyPeers.hashring },
+  jump: { name: '@subspace/jump-consistent-hash, of our hash', make: keyPeers.jumpHash },
+  moleculer: { name: 'moleculer Shard', make: keyPeers.moleculerShard },
+} satisfies Record<string, KeyedSubject>
+
+export const bareHash: KeyedSubject = { name: 'the hash of the key alone', make: () => hashKey, sizes: [SIZES[0]!] }
+export const bareKey: KeyedSubject = { name: 'the key alone', make: () => (key) => key, sizes: [SIZES[0]!] }
+
+/** Whose memory is measured. */
+export const remembered: readonly Sized[] = [
+  ours.handle,
+  load.fastestFirst,
+  ourHashes.ketama,
+  ourHashes.maglev,
+  theirHashes.consistentHash,
+  theirHashes.nodeHashring,
+  theirHashes.hashring,
+  theirHashes.moleculer,
+]
+
+export const keyedSubjects: readonly KeyedSubject[] = [
+  ...Object.values(ourHashes),
+  ...Object.values(theirHashes),
+  bareHash,
+  bareKey,
+]

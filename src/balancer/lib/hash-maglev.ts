@@ -14,8 +14,10 @@ const AT_ONCE = 1_000
 export class HashMaglev implements HashFinder {
   readonly #jobs: Jobs
   #table: Int32Array = new Int32Array(0)
-  #members: readonly Member[] = []
-  /** Who is still there, of those the table was made for. */
+  /** Those the table was made for, by number; one that has left is undefined. */
+  #members: (Member | undefined)[] = []
+  #ordered: readonly Member[] = []
+  /** The list as last told, which the table may be behind. */
   #present: ReadonlySet<Member> = new Set()
 
   constructor(env: BalancerEnv) {
@@ -24,6 +26,7 @@ export class HashMaglev implements HashFinder {
 
   update(members: readonly Member[]): void {
     this.#present = new Set(members)
+    this.#hideAbsent()
     const build = () => this.#build(members)
     // Without a table nothing serves meanwhile.
     const atOnce = this.#table.length === 0 || members.length <= AT_ONCE
@@ -37,7 +40,7 @@ export class HashMaglev implements HashFinder {
     let entry = hashKey(key) % size
     for (let left = size; left > 0; left--) {
       const member = this.#members[this.#table[entry]!]
-      if (member !== undefined && this.#present.has(member) && accept(member)) return member
+      if (member !== undefined && accept(member)) return member
       entry = entry + 1 === size ? 0 : entry + 1
     }
     return undefined
@@ -55,6 +58,11 @@ export class HashMaglev implements HashFinder {
       MAGLEV_SIZE,
     )
     this.#table = members.length === 0 ? new Int32Array(0) : table
-    this.#members = ordered
+    this.#ordered = ordered
+    this.#hideAbsent()
+  }
+
+  #hideAbsent(): void {
+    this.#members = this.#ordered.map((member) => (this.#present.has(member) ? member : undefined))
   }
 }
