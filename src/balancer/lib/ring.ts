@@ -121,50 +121,72 @@ function keep(points: Points, begin: number, end: number, drops: Drops, kept: Po
   return size
 }
 
-/** Of a hash's 32 bits, sorted by in one pass: three passes in all. */
+/** Of a hash's 32 bits, sorted by in one pass. */
 const DIGIT = 11
+const DIGITS = 2 ** DIGIT
+/** Where each digit begins. */
+const SHIFTS = [0, DIGIT, 2 * DIGIT] as const
 
 /** By hash, and within a hash by `before`: a radix sort, which goes in steps, as the arrays' own does not. */
 function* sort(points: Points, before: Before): Steps<Points> {
   const { length } = points.hashes
+  // Of each pass, how many hashes have which digit, and from that where those of a digit go.
+  const starts = new Uint32Array(SHIFTS.length * DIGITS)
+  for (let at = 0; at < length; at += STEP) {
+    countDigits(points.hashes, at, Math.min(at + STEP, length), starts)
+    yield
+  }
+  for (const pass of SHIFTS.keys()) startWhereOthersEnd(starts.subarray(pass * DIGITS, (pass + 1) * DIGITS))
   let from = points
   let to = makePoints(length)
-  for (let shift = 0; shift < 32; shift += DIGIT) {
-    const starts = startsByDigit(from.hashes, shift)
-    yield
+  for (const [pass, shift] of SHIFTS.entries()) {
     for (let at = 0; at < length; at += STEP) {
-      scatter(from, to, starts, shift, at, Math.min(at + STEP, length))
+      scatter(from, to, starts.subarray(pass * DIGITS), shift, at, Math.min(at + STEP, length))
       yield
     }
     const sorted = to
     to = from === points ? makePoints(length) : from
     from = sorted
   }
-  settleTies(from, before)
+  for (let at = 0; at < length; at += STEP) {
+    settleTies(from, at, Math.min(at + STEP, length), before)
+    yield
+  }
   return from
 }
 
-/** Where the hashes of each digit begin, once sorted by it. */
-function startsByDigit(hashes: Uint32Array, shift: number): Uint32Array {
-  const starts = new Uint32Array(2 ** DIGIT + 1)
-  for (const hash of hashes) starts[((hash >>> shift) & (2 ** DIGIT - 1)) + 1]!++
-  for (let digit = 1; digit <= 2 ** DIGIT; digit++) starts[digit]! += starts[digit - 1]!
-  return starts
+function countDigits(hashes: Uint32Array, begin: number, end: number, counts: Uint32Array): void {
+  for (let i = begin; i < end; i++) {
+    const hash = hashes[i]!
+    counts[hash & (DIGITS - 1)]!++
+    counts[DIGITS + ((hash >>> DIGIT) & (DIGITS - 1))]!++
+    counts[2 * DIGITS + (hash >>> (2 * DIGIT))]!++
+  }
+}
+
+/** From counts to where each begins. */
+function startWhereOthersEnd(counts: Uint32Array): void {
+  let sum = 0
+  for (let digit = 0; digit < counts.length; digit++) {
+    const count = counts[digit]!
+    counts[digit] = sum
+    sum += count
+  }
 }
 
 function scatter(from: Points, to: Points, starts: Uint32Array, shift: number, begin: number, end: number): void {
   const { hashes, owners } = from
   for (let i = begin; i < end; i++) {
     const hash = hashes[i]!
-    const slot = starts[(hash >>> shift) & (2 ** DIGIT - 1)]!++
+    const slot = starts[(hash >>> shift) & (DIGITS - 1)]!++
     to.hashes[slot] = hash
     to.owners[slot] = owners[i]!
   }
 }
 
 /** Two owners may have a point at one hash (rare: n²/2³³ of n points): brings such points into their order. */
-function settleTies({ hashes, owners }: Points, before: Before): void {
-  for (let i = 1; i < hashes.length; i++) {
+function settleTies({ hashes, owners }: Points, begin: number, end: number, before: Before): void {
+  for (let i = Math.max(1, begin); i < end; i++) {
     if (hashes[i] !== hashes[i - 1]) continue
     const owner = owners[i]!
     let slot = i
