@@ -152,6 +152,7 @@ export class Membership {
     back.member = true
     // What was found of it before it left is old.
     back.heartbeat = unchecked
+    back.standing = unchecked.found
     return back
   }
 

@@ -1,6 +1,7 @@
 /** FastCGI: a request to a responder, as a web server would send it, and the status of its answer. */
 import { expected, onlyKeys, record, string } from '../../check.js'
 import { converse } from './lib/converse.js'
+import { failureText } from './lib/failure.js'
 import { excerpt } from './lib/match.js'
 import { parseStatuses, type IsOk, type ProbeStatuses } from './lib/statuses.js'
 import type { ParseProbe, ProbeReport } from './probe.js'
@@ -106,8 +107,9 @@ function report({ stdout, stderr }: Answer, isOk: IsOk): ProbeReport {
   const complaint = stderr.toString().trim()
   const status = statusOf(stdout, complaint)
   const facts = { status }
-  if (isOk(status)) return complaint === '' ? { status: 'ok', facts } : { status: 'ok', message: complaint, facts }
-  return { status: 'err', message: `status ${status}${complaint && `: ${complaint}`}`, facts }
+  const said = complaint === '' ? '' : failureText(complaint)
+  if (!isOk(status)) return { status: 'err', message: `status ${status}${said && `: ${said}`}`, facts }
+  return said === '' ? { status: 'ok', facts } : { status: 'ok', message: said, facts }
 }
 
 const KEYS: ReadonlySet<string> = new Set(['type', 'path', 'scriptFilename', 'method', 'params', 'statuses'])

@@ -3,6 +3,7 @@ import type { ClientHttp2Session, IncomingHttpHeaders, IncomingHttpStatusHeader 
 import { connect as connectTcp, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { expected, onlyKeys, record, string } from '../../check.js'
+import { failureText } from './lib/failure.js'
 import { untilAborted } from './lib/optional.js'
 import { parseTlsChoice, tlsConnectOptions, type ProbeTlsOptions, type TlsSettings } from './lib/tls-options.js'
 import type { ParseProbe, Probe, ProbeReport, ProbeTarget } from './probe.js'
@@ -108,7 +109,10 @@ function report({ headers, trailers, body }: Answer): ProbeReport {
   }
   if (Number(code) === UNIMPLEMENTED) return { status: 'err', message: 'no health service' }
   if (Number(code) === NOT_FOUND) return { status: 'err', message: 'unknown service' }
-  return { status: 'err', message: `${CODES[Number(code)] ?? `code ${code}`}${said && `: ${unescape(said)}`}` }
+  return {
+    status: 'err',
+    message: `${CODES[Number(code)] ?? `code ${code}`}${said && `: ${failureText(unescape(said))}`}`,
+  }
 }
 
 /** grpc-message is percent-encoded; what is not, is shown as it is. */
@@ -124,6 +128,8 @@ interface Kept {
   readonly session: ClientHttp2Session
   /** Checks in flight. */
   checks: number
+  /** Whoever still asks is not to open another. */
+  forgotten: boolean
 }
 
 class GrpcProbe implements Probe {
@@ -144,6 +150,7 @@ class GrpcProbe implements Probe {
   async check(target: ProbeTarget, signal: AbortSignal): Promise<ProbeReport> {
     signal.throwIfAborted()
     const { connect } = await untilAborted(signal, import('node:http2'))
+    signal.throwIfAborted()
     const ask = (kept: Kept) => this.#ask(kept, target, signal)
     const open = () => {
       const url = `${this.#tls ? 'https' : 'http'}://localhost`
@@ -155,7 +162,7 @@ class GrpcProbe implements Probe {
     try {
       answer = await ask(kept)
     } catch (error) {
-      if (signal.aborted) throw error
+      if (signal.aborted || kept.forgotten) throw error
       // A server ends connections as it likes, and may do so while a request is on its way.
       answer = await ask(this.#sessions.get(target.peer.address) ?? open())
     }
@@ -168,7 +175,7 @@ class GrpcProbe implements Probe {
   }
 
   #keep({ peer }: ProbeTarget, session: ClientHttp2Session): Kept {
-    const kept: Kept = { session, checks: 0 }
+    const kept: Kept = { session, checks: 0, forgotten: false }
     const leave = () => {
       if (this.#sessions.get(peer.address) === kept) this.#sessions.delete(peer.address)
     }
@@ -245,12 +252,18 @@ class GrpcProbe implements Probe {
   }
 
   forget({ peer }: ProbeTarget): void {
-    this.#sessions.get(peer.address)?.session.destroy()
+    const kept = this.#sessions.get(peer.address)
+    if (kept === undefined) return
+    kept.forgotten = true
+    kept.session.destroy()
     this.#sessions.delete(peer.address)
   }
 
   close(): void {
-    for (const { session } of this.#sessions.values()) session.destroy()
+    for (const kept of this.#sessions.values()) {
+      kept.forgotten = true
+      kept.session.destroy()
+    }
     this.#sessions.clear()
   }
 }

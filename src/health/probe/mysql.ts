@@ -14,10 +14,10 @@ export interface MysqlProbeOptions {
   /** The probe. */
   readonly type: 'mysql'
   /**
-   * Whom to log in as, which needs the package `mysql2`; the user needs no privilege. Default: nobody. Then only the
-   * server's greeting is read: it says that the server takes connections, and costs the client's address a handshake error
-   * each time. After `max_connect_errors` (100) of these without a login the server blocks the address, its applications
-   * included, unless it runs with `skip_name_resolve` or the address is 127.0.0.1. So set a user.
+   * Whom to log in as, which needs the package `mysql2`; the user needs no privilege. Set it: without a user only the
+   * greeting is read, and the server counts each as an interrupted connection. After `max_connect_errors` of these
+   * (100 by default) and no login in between it blocks this host's address, the applications on it included. It does so
+   * neither with `skip_name_resolve` nor for loopback and unix sockets. Default: nobody, which needs no account.
    */
   readonly user?: string | undefined
   /** The user's password. Default: none. */
@@ -78,6 +78,7 @@ class LoginProbe implements Probe {
       signal,
       loadOptional('mysql', 'mysql2', () => import('mysql2')),
     )
+    signal.throwIfAborted()
     const { user, password = '', database, tls } = this.#login
     const name = tls?.servername ?? target.host
     return new Promise<ProbeReport>((resolve, reject) => {
