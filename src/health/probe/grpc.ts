@@ -4,7 +4,7 @@ import { connect as connectTcp, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { expected, onlyKeys, record, string } from '../../check.js'
 import { failureText } from './lib/failure.js'
-import { untilAborted } from './lib/optional.js'
+import { untilAborted } from '../../optional.js'
 import { parseTlsChoice, tlsConnectOptions, type ProbeTlsOptions, type TlsSettings } from './lib/tls-options.js'
 import type { ParseProbe, Probe, ProbeReport, ProbeTarget } from './probe.js'
 

@@ -5,7 +5,7 @@ import { onlyKeys, string } from '../../check.js'
 import { ConfigError } from '../../errors.js'
 import { converse } from './lib/converse.js'
 import { excerpt } from './lib/match.js'
-import { loadOptional, untilAborted } from './lib/optional.js'
+import { loadOptional, untilAborted } from '../../optional.js'
 import { parseTlsChoice, type ProbeTlsOptions, type TlsSettings } from './lib/tls-options.js'
 import type { ParseProbe, Probe, ProbeReport, ProbeTarget } from './probe.js'
 
@@ -76,7 +76,7 @@ class LoginProbe implements Probe {
     signal.throwIfAborted()
     const { createConnection } = await untilAborted(
       signal,
-      loadOptional('mysql', 'mysql2', () => import('mysql2')),
+      loadOptional('the mysql probe', 'mysql2', () => import('mysql2')),
     )
     signal.throwIfAborted()
     const { user, password = '', database, tls } = this.#login

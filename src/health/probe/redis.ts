@@ -2,7 +2,7 @@
 import type { Redis, RedisOptions } from 'ioredis'
 import { onlyKeys, string } from '../../check.js'
 import { ConfigError } from '../../errors.js'
-import { loadOptional, untilAborted } from './lib/optional.js'
+import { loadOptional, untilAborted } from '../../optional.js'
 import { parseTlsChoice, tlsConnectOptions, type ProbeTlsOptions, type TlsSettings } from './lib/tls-options.js'
 import type { ParseProbe, Probe, ProbeReport, ProbeTarget } from './probe.js'
 
@@ -44,7 +44,7 @@ class RedisProbe implements Probe {
     signal.throwIfAborted()
     const { Redis } = await untilAborted(
       signal,
-      loadOptional('redis', 'ioredis', () => import('ioredis')),
+      loadOptional('the redis probe', 'ioredis', () => import('ioredis')),
     )
     const redis = new Redis(this.#options(target))
     // Of a connection that fails only this event knows why.

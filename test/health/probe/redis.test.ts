@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { ConfigError } from '../../../src/errors.js'
-import { loadOptional } from '../../../src/health/probe/lib/optional.js'
+import { loadOptional } from '../../../src/optional.js'
 import { parseRedis } from '../../../src/health/probe/redis.js'
 import { certificate, freePort, startRedis, whereInstalled, type Running } from '../../support/servers.js'
 import { probeContract } from './contract.js'
@@ -32,10 +32,10 @@ describe('redis', () => {
 
   it('names the package to install where it is missing', async () => {
     const absent = 'package-that-is-not-there'
-    const load = loadOptional('redis', absent, () => import(absent))
+    const load = loadOptional('the redis probe', absent, () => import(absent))
     await expect(load).rejects.toThrow(`the redis probe needs the package ${absent}: npm install ${absent}`)
     const broken = new SyntaxError('broken')
-    await expect(loadOptional('redis', absent, () => Promise.reject(broken))).rejects.toBe(broken)
+    await expect(loadOptional('the redis probe', absent, () => Promise.reject(broken))).rejects.toBe(broken)
   })
 
   it('tells that it is no Redis', async () => {

@@ -1,13 +1,13 @@
 /** What is loaded only when it is used. */
 
 /** Loads a package that users install themselves; the error names it to whoever has not. */
-export async function loadOptional<T>(probe: string, name: string, load: () => Promise<T>): Promise<T> {
+export async function loadOptional<T>(user: string, name: string, load: () => Promise<T>): Promise<T> {
   try {
     return await load()
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
     if (code !== 'ERR_MODULE_NOT_FOUND' || !message.includes(`'${name}'`)) throw error
-    throw new Error(`the ${probe} probe needs the package ${name}: npm install ${name}`, { cause: error })
+    throw new Error(`${user} needs the package ${name}: npm install ${name}`, { cause: error })
   }
 }
 
