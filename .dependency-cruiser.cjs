@@ -18,8 +18,15 @@ module.exports = {
     {
       name: 'core-knows-no-leaf',
       severity: 'error',
-      from: { path: '^src/(index|checkups|compile|config|upstream|balancer|health)' },
-      to: { path: '^src/(source|sync|adapter|admin|testing)' },
+      from: { path: '^src/(index|checkups|compile|config|events|status|upstream|balancer|health)' },
+      // An instance runs the loop of sources; what a source is it does not know.
+      to: { path: '^src/(source|sync|adapter|admin|testing)', pathNot: '^src/source/(follow|source)\\.ts$' },
+    },
+    {
+      name: 'only-the-instance-runs-sources',
+      severity: 'error',
+      from: { path: '^src/(compile|config|upstream|balancer|health)' },
+      to: { path: '^src/source' },
     },
     { name: 'no-orphans', severity: 'error', from: { orphan: true, path: '^src/' }, to: {} },
   ],

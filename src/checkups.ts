@@ -1,12 +1,22 @@
 /** What a user holds: upstreams by key, events, start and close. */
-import { expected, integer, onlyKeys, record, string } from './check.js'
-import { levelRandom, systemClock, systemRandom, type Clock, type Random } from './clock.js'
-import { compileCluster, compileUpstream, isWhole, sameConfig, toOptions, upstreamPath } from './compile.js'
+import { array, expected, integer, onlyKeys, record, string } from './check.js'
+import { holdProcess, levelRandom, systemClock, systemRandom, type Clock, type Random } from './clock.js'
+import {
+  compileCluster,
+  compileUpstream,
+  isWhole,
+  sameConfig,
+  toOptions,
+  upstreamPath,
+  withoutBadServers,
+} from './compile.js'
 import type { Cluster, ServerOptions, Timeouts, UpstreamConfig, UpstreamOptions } from './config.js'
 import { CheckupsError, ConfigError, UnknownUpstreamError } from './errors.js'
 import { Events, type CheckupsEvents, type Listener } from './events.js'
 import type { Outcome } from './health/outcome.js'
 import { Scheduler } from './health/scheduler.js'
+import { Follower, type FollowHost } from './source/follow.js'
+import type { Refused, Source } from './source/source.js'
 import { upstreamStatus, type CheckupsStatus } from './status.js'
 import {
   targetAddress,
@@ -18,6 +28,7 @@ import {
 } from './upstream/edit.js'
 import { UpstreamHandle, type HandleOwner } from './upstream/handle.js'
 import { PeerObject, type Peer } from './upstream/peer.js'
+import type { Cause } from './upstream/change.js'
 import type { Pick } from './upstream/pick.js'
 import type { AttemptContext } from './upstream/attempt.js'
 import { readyOk, type ReadyOkOptions, type RetryBudget } from './upstream/retry.js'
@@ -39,9 +50,15 @@ export interface CheckupsOptions {
    * that a process may have open where nobody has raised it, and with a timeout of 1 s enough for 1,280 silent peers every 5 s.
    */
   readonly concurrency?: number | undefined
+  /**
+   * Where lists of servers come from, once `start()` was called. What is configured in `upstreams` serves until a source
+   * has given its own, and keeps its options. Of two sources with one upstream the first that gives it has it; a change by
+   * hand lasts until the source has another one. Default: none.
+   */
+  readonly sources?: readonly Source[] | undefined
 }
 
-const OPTION_KEYS = new Set(['upstreams', 'clock', 'random', 'retryBudget', 'concurrency'])
+const OPTION_KEYS = new Set(['upstreams', 'clock', 'random', 'retryBudget', 'concurrency', 'sources'])
 
 /**
  * A set of upstreams: which peer next, how that went, and who belongs to them.
@@ -60,6 +77,9 @@ export class Checkups {
   readonly #random: Random
   readonly #env: UpstreamEnv
   readonly #scheduler: Scheduler
+  readonly #followers: readonly Follower[]
+  /** Which source has an upstream. */
+  readonly #owners = new Map<string, string>()
   readonly #handleOwner: HandleOwner
   readonly #startedAt: number
   #generation = 0
@@ -104,7 +124,8 @@ export class Checkups {
       entries,
       ([key, upstream]) => [string('upstreams', 'key', key), compileUpstream(upstreamPath(key), upstream)] as const,
     )
-    for (const [key, config] of configs) this.#apply(key, config, 'configured')
+    this.#followers = this.#follow(array('options', 'sources', options.sources ?? []) as readonly Source[])
+    for (const [key, config] of configs) this.#apply(key, config, { source: 'code', reason: 'configured' })
   }
 
   // Picking
@@ -179,19 +200,9 @@ export class Checkups {
   async updateUpstream(key: string, update: Cluster | UpstreamOptions): Promise<number> {
     this.#mustBeOpen()
     string('key', '', key)
-    const current = this.#upstreams.get(key)?.config
-    const path = upstreamPath(key)
-    const config =
-      isWhole(update) || current === undefined
-        ? compileUpstream(path, isWhole(update) ? update : { cluster: update }, current)
-        : compileCluster(`${path}.cluster`, update, current.settings, current)
-    if (!config.settings.allowEmpty && config.levels.every(({ servers }) => servers.length === 0)) {
-      throw new ConfigError(
-        path,
-        'expected at least one server; deleteUpstream removes an upstream, allowEmpty allows this',
-      )
-    }
-    return this.#apply(key, config, 'updateUpstream')
+    const config = this.#compile(key, update)
+    if (!config.settings.allowEmpty && isEmpty(config)) throw new ConfigError(upstreamPath(key), EMPTY)
+    return this.#apply(key, config, { source: 'code', reason: 'updateUpstream' })
   }
 
   /**
@@ -201,11 +212,7 @@ export class Checkups {
    */
   async deleteUpstream(key: string): Promise<number> {
     this.#mustBeOpen()
-    const upstream = this.#find(key)
-    const generation = ++this.#generation
-    this.#upstreams.delete(key)
-    upstream.apply({ what: 'delete', source: 'code', reason: 'deleteUpstream', generation })
-    return generation
+    return this.#delete(this.#find(key), { source: 'code', reason: 'deleteUpstream' })
   }
 
   /**
@@ -257,6 +264,7 @@ export class Checkups {
       at: this.#clock.wallTime(),
       generation: this.#generation,
       heartbeats: this.#scheduler.status,
+      sources: this.#followers.map(({ status }) => status),
       upstreams: Array.from(this.#upstreams.values(), (upstream) => upstreamStatus(upstream, now)),
     }
   }
@@ -285,24 +293,34 @@ export class Checkups {
   // Life
 
   /**
-   * Begins what runs by itself: heartbeats. Resolves when picking may begin, which is at once but for upstreams with
-   * `heartbeat.defaultDown`: their peers are checked first. Bans end without it. May be called again.
+   * Begins what runs by itself: heartbeats and sources. Resolves when picking may begin: when each source has given its
+   * first lists, or has failed (one that is `required` has until its `timeout`), and when the peers of upstreams with
+   * `heartbeat.defaultDown` were checked once. Bans end without it. May be called again.
    *
-   * @throws {@link CheckupsError} if the instance was closed (the promise rejects)
+   * @throws {@link CheckupsError} if the instance was closed, or a required source has given nothing (the promise rejects)
    */
   async start(): Promise<void> {
     this.#mustBeOpen()
-    // A generator of their own: heartbeats never change what policies draw.
-    const ready = this.#scheduler.started ? undefined : this.#scheduler.start(levelRandom(this.#random()))
-    for (const upstream of this.#upstreams.values()) upstream.started()
-    await ready
+    // The timers of the library keep no process alive; who waits for this does.
+    const release = holdProcess()
+    try {
+      await Promise.all(this.#followers.map((follower) => follower.start()))
+      if (this.#closed) return
+      // A generator of their own: heartbeats never change what policies draw.
+      const checked = this.#scheduler.started ? undefined : this.#scheduler.start(levelRandom(this.#random()))
+      for (const upstream of this.#upstreams.values()) upstream.started()
+      await checked
+    } finally {
+      release()
+    }
   }
 
-  /** Ends every timer and every check. Picks go on from the last state; changes are refused. May be called again. */
+  /** Ends every timer, every check and every source at once. Picks go on from the last state; changes are refused. May be called again. */
   async close(): Promise<void> {
     this.#closed = true
     for (const upstream of this.#upstreams.values()) upstream.close()
     this.#scheduler.close()
+    await Promise.all(this.#followers.map((follower) => follower.close()))
   }
 
   /** {@link close}, for `await using`. */
@@ -335,8 +353,17 @@ export class Checkups {
     })
   }
 
+  /** A cluster keeps the options that its upstream has. */
+  #compile(key: string, update: unknown): UpstreamConfig {
+    const current = this.#upstreams.get(key)?.config
+    const path = upstreamPath(key)
+    if (isWhole(update)) return compileUpstream(path, update, current)
+    if (current === undefined) return compileUpstream(path, { cluster: update }, current)
+    return compileCluster(`${path}.cluster`, update, current.settings, current)
+  }
+
   /** An update that changes nothing is none: no event, and the generation stays. */
-  #apply(key: string, config: UpstreamConfig, reason: string): number {
+  #apply(key: string, config: UpstreamConfig, by: Cause): number {
     const known = this.#upstreams.get(key)
     if (known !== undefined && sameConfig(known.config, config)) return known.generation
     const upstream = known ?? new Upstream(key, config, this.#env)
@@ -344,7 +371,7 @@ export class Checkups {
     // Listeners find a new upstream already there.
     if (known === undefined) this.#upstreams.set(key, upstream)
     try {
-      upstream.apply({ what: 'config', config, source: 'code', reason, generation })
+      upstream.apply({ what: 'config', config, generation, ...by })
     } catch (error) {
       // A policy that could not be made: nothing has changed, nothing was told.
       if (known === undefined) this.#upstreams.delete(key)
@@ -354,9 +381,66 @@ export class Checkups {
     return generation
   }
 
+  #delete(upstream: Upstream, by: Cause): number {
+    const generation = ++this.#generation
+    this.#upstreams.delete(upstream.key)
+    this.#owners.delete(upstream.key)
+    upstream.apply({ what: 'delete', generation, ...by })
+    return generation
+  }
+
+  #follow(sources: readonly Source[]): Follower[] {
+    const host: FollowHost = {
+      clock: this.#clock,
+      random: this.#random,
+      update: (key, lists, source, allowEmpty) => this.#updateFrom(source, key, lists, allowEmpty),
+      remove: (key, source) => {
+        const upstream = this.#upstreams.get(key)
+        if (upstream !== undefined) this.#delete(upstream, { source: 'source', reason: source })
+      },
+      ownerOf: (key) => this.#owners.get(key),
+      publish: (event) => this.#events.emit(event.type, event),
+    }
+    const names = new Set<string>()
+    return sources.map((source, i) => {
+      const follower = new Follower(`options.sources[${i}]`, source, host)
+      if (names.has(follower.name)) throw new ConfigError(`options.sources[${i}].name`, 'another source has this name')
+      names.add(follower.name)
+      return follower
+    })
+  }
+
+  #updateFrom(source: string, key: string, lists: Cluster | UpstreamOptions, allowEmpty: boolean): readonly Refused[] {
+    string('key', '', key)
+    let config: UpstreamConfig
+    let refused: readonly Refused[] = []
+    try {
+      config = this.#compile(key, lists)
+    } catch {
+      const { value, errors } = withoutBadServers(upstreamPath(key), lists, this.#upstreams.get(key)?.config.settings)
+      config = this.#compile(key, value)
+      refused = errors.map(({ path, message }) => ({ at: path, reason: message.slice(path.length + 2) }))
+    }
+    if (!allowEmpty && isEmpty(config)) {
+      throw new ConfigError(
+        upstreamPath(key),
+        `${refused[0] === undefined ? '' : `${refused[0].at}: ${refused[0].reason}; `}no servers are left; the last ones stay in use`,
+      )
+    }
+    this.#apply(key, config, { source: 'source', reason: source })
+    this.#owners.set(key, source)
+    return refused
+  }
+
   #mustBeOpen(): void {
     if (this.#closed) throw new CheckupsError('ERR_CHECKUPS_CLOSED', 'this instance was closed')
   }
+}
+
+const EMPTY = 'expected at least one server; deleteUpstream removes an upstream, allowEmpty allows this'
+
+function isEmpty({ levels }: UpstreamConfig): boolean {
+  return levels.every(({ servers }) => servers.length === 0)
 }
 
 function checkClock(clock: Clock): Clock {

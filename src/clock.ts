@@ -29,6 +29,13 @@ export const systemClock: Clock = {
   clearTimeout: (handle) => clearTimeout(handle as NodeJS.Timeout),
 }
 
+/** Keeps the process alive, which timers do not, until the function returned is called: somebody waits for something. */
+export function holdProcess(): () => void {
+  // As rarely as a timer can.
+  const handle = setInterval(() => undefined, LONGEST_DELAY)
+  return () => clearInterval(handle)
+}
+
 /** The process's own randomness. */
 export const systemRandom: Random = Math.random
 

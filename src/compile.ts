@@ -101,6 +101,48 @@ export function compileCluster(
   return { levels, keyed, settings }
 }
 
+/**
+ * A cluster or a whole configuration without those of its servers that cannot be used, and why not: what does not compile,
+ * and an address that its level has already.
+ */
+export function withoutBadServers(
+  path: string,
+  value: unknown,
+  settings: UpstreamSettings | undefined,
+): { value: unknown; errors: readonly ConfigError[] } {
+  const errors: ConfigError[] = []
+  const rules =
+    isWhole(value) || settings === undefined ? compileSettings(path, isWhole(value) ? { ...value } : {}) : settings
+  const level = (at: string, options: unknown) => {
+    const { servers } = record(at, '', options)
+    const seen = new Set<string>()
+    const usable = array(at, 'servers', servers).filter((server, i) => {
+      try {
+        const { address } = compileServer(`${at}.servers[${i}]`, server, rules).endpoint
+        if (seen.has(address)) throw new ConfigError(`${at}.servers[${i}]`, `${address} is there already`)
+        seen.add(address)
+        return true
+      } catch (error) {
+        errors.push(error as ConfigError)
+        return false
+      }
+    })
+    return { ...(options as object), servers: usable }
+  }
+  const cluster = (at: string, levels: unknown) =>
+    Array.isArray(levels)
+      ? levels.map((options, i) => level(`${at}[${i}]`, options))
+      : Object.fromEntries(
+          Object.entries(record(at, '', levels)).map(([name, options]) => [
+            name,
+            level(`${at}[${JSON.stringify(name)}]`, options),
+          ]),
+        )
+  if (!isWhole(value)) return { value: cluster(`${path}.cluster`, value), errors }
+  if (value.servers !== undefined) return { value: level(path, value), errors }
+  return { value: { ...value, cluster: cluster(`${path}.cluster`, value.cluster) }, errors }
+}
+
 /** The options that compile to this configuration, every default written out. */
 export function toOptions(config: UpstreamConfig): UpstreamOptions {
   const { factory: _factory, heartbeat, ...settings } = config.settings

@@ -14,6 +14,7 @@ const codes = {
   ERR_CHECKUPS_RETRY_BUDGET: 'The retry budget allowed no further attempt.',
   ERR_CHECKUPS_UPSTREAM_DELETED: 'The upstream was deleted while the call was running.',
   ERR_CHECKUPS_ATTEMPT_TIMEOUT: 'One attempt did not answer within its time.',
+  ERR_CHECKUPS_SOURCE: 'A source that is required has given nothing in time.',
   ERR_CHECKUPS_CLOSED: 'The instance was closed.',
 } as const
 

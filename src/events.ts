@@ -1,5 +1,6 @@
 /** The events of an instance, and how listeners are called: a listener that throws disturbs nobody. */
 import { EventEmitter } from 'node:events'
+import type { SourceErrorEvent, SourceUpEvent } from './source/follow.js'
 import type { PeerDrainedEvent, PeerEvent, UpstreamDeleteEvent, UpstreamUpdateEvent } from './upstream/change.js'
 
 /** Something of the user's own (a listener, a policy, a classifier) threw, where nobody waits for the error. */
@@ -22,6 +23,10 @@ export interface CheckupsEvents {
   'peer:up': PeerEvent
   /** A draining peer has nothing in flight any more. */
   'peer:drained': PeerDrainedEvent
+  /** A source cannot be read, or gives what cannot be used; its last good lists stay in use. */
+  'source:error': SourceErrorEvent
+  /** What a source gives is in use, for the first time or again. */
+  'source:up': SourceUpEvent
   /** A callback of yours threw. Without a listener it becomes a process warning. */
   error: ErrorEvent
 }

@@ -53,6 +53,8 @@ export type { TlsProbeOptions } from './health/probe/tls.js'
 export type { HealthWord } from './health/record.js'
 export type { HeartbeatOptions, HeartbeatSchedule, NamedProbe } from './health/schedule.js'
 export type { CheckTimes, SchedulerStatus } from './health/scheduler.js'
+export type { SourceErrorEvent, SourceEvent, SourceStatus, SourceUpEvent } from './source/follow.js'
+export type { Refused, Source, SourceContext, SourceLists, SourceOptions } from './source/source.js'
 export type {
   ChangeEvent,
   ChangeInfo,

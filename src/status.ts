@@ -6,6 +6,7 @@ import type { Passive } from './health/passive.js'
 import type { ProbeReport } from './health/probe/probe.js'
 import type { HealthWord } from './health/record.js'
 import type { CheckTimes, SchedulerStatus } from './health/scheduler.js'
+import type { SourceStatus } from './source/follow.js'
 import type { Level } from './upstream/level.js'
 import type { PeerState } from './upstream/state.js'
 import type { Upstream } from './upstream/upstream.js'
@@ -99,6 +100,8 @@ export interface CheckupsStatus {
   readonly generation: number
   /** The scheduler of all heartbeats. */
   readonly heartbeats: SchedulerStatus
+  /** The sources, in order. */
+  readonly sources: readonly SourceStatus[]
   /** All upstreams, in the order they were made. */
   readonly upstreams: readonly UpstreamStatus[]
 }

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { describe, expect, it } from 'vitest'
 import * as library from '../src/index.js'
 import { AttemptsError, Checkups, CheckupsError, errorCodes, isCheckupsError, type ErrorCode } from '../src/index.js'
+import { VirtualClock } from './support/virtual-clock.js'
 import { harness, level, target } from './upstream/harness.js'
 
 const abc = { ...level('abc'), maxFails: 0 }
@@ -40,6 +41,13 @@ const thrown: Record<ErrorCode, () => unknown> = {
     } catch (error) {
       throw (error as AttemptsError).errors[0]
     }
+  },
+  ERR_CHECKUPS_SOURCE: () => {
+    const clock = new VirtualClock()
+    const source = { name: 'store', options: { required: true, timeout: 10 }, watch: never }
+    const started = new Checkups({ clock, sources: [source] }).start()
+    void clock.advance(10)
+    return started
   },
   ERR_CHECKUPS_CLOSED: async () => {
     const { checkups } = harness(abc)

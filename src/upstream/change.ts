@@ -6,24 +6,28 @@ import type { HealthWord } from '../health/record.js'
 import type { Peer } from './peer.js'
 
 /**
- * Where a change came from: the program (`code`), outcomes (`passive`), checks (`heartbeat`), time (`timer`), the
+ * Where a change came from: the program (`code`), a source (`source`, with its name as the reason), outcomes (`passive`), checks (`heartbeat`), time (`timer`), the
  * last-available guard (`guard`), an operator's word for a server (`admin`).
  */
-export type ChangeSource = 'code' | 'admin' | 'passive' | 'heartbeat' | 'timer' | 'guard'
+export type ChangeSource = 'code' | 'source' | 'admin' | 'passive' | 'heartbeat' | 'timer' | 'guard'
 
-/** A change on its way in, by the one door `Upstream.apply`. */
-export type Change = {
+/** Where a change came from, and why. */
+export interface Cause {
   readonly source: ChangeSource
   /** In words, for people. */
   readonly reason: string
+}
+
+/** A change on its way in, by the one door `Upstream.apply`. */
+export type Change = Cause & {
   /** Its place among all changes of the instance. */
   readonly generation: number
 } & (
-  | { readonly what: 'config'; readonly config: UpstreamConfig }
-  | { readonly what: 'passive'; readonly address: string; readonly passive: Passive }
-  | { readonly what: 'heartbeat'; readonly address: string; readonly heartbeat: Heartbeat }
-  | { readonly what: 'delete' }
-)
+    | { readonly what: 'config'; readonly config: UpstreamConfig }
+    | { readonly what: 'passive'; readonly address: string; readonly passive: Passive }
+    | { readonly what: 'heartbeat'; readonly address: string; readonly heartbeat: Heartbeat }
+    | { readonly what: 'delete' }
+  )
 
 /** What every event about a change says. */
 export interface ChangeInfo {

@@ -10,7 +10,7 @@ import type { Heartbeat } from '../health/heartbeat.js'
 import { isClean, nextPassive, type Lease, type Passive, type PassiveEvent } from '../health/passive.js'
 import { Statuses, statusOf, verdictOf, type Outcome, type Verdict } from '../health/outcome.js'
 import type { Scheduler } from '../health/scheduler.js'
-import type { Change, ChangeEvent, ChangeSource } from './change.js'
+import type { Cause, Change, ChangeEvent, ChangeSource } from './change.js'
 import { mayBan, Standings, toLift, type Panic } from './guard.js'
 import { Heartbeats } from './heartbeats.js'
 import type { Level, OnThrow } from './level.js'
@@ -371,7 +371,7 @@ export class Upstream implements PickOwner {
     this.#env.publish({ type: 'peer:drained', ...this.#info(change), peer: state.peer })
   }
 
-  #tellFlip(state: PeerState, change: Pick<Change, 'source' | 'reason' | 'generation'>): void {
+  #tellFlip(state: PeerState, change: Cause & { generation: number }): void {
     if (state.healthy === state.told || !state.member) return
     state.told = state.healthy
     const { clock, publish } = this.#env
