@@ -260,7 +260,12 @@ describe('the loop', () => {
   it('asks instant sources at a rate', async () => {
     const clock = new VirtualClock()
     let asks = 0
-    const instant: Source = { name: 'instant', watch: async () => void asks++ }
+    const instant: Source = {
+      name: 'instant',
+      watch: async () => {
+        asks++
+      },
+    }
     const checkups = new Checkups({ clock, sources: [instant] })
     void checkups.start()
     await clock.advance(10_000)
@@ -348,7 +353,7 @@ describe('the loop', () => {
     const { source, start, clock, addresses, events } = world({ debounce: 100 })
     await start()
     for (let i = 1; i <= 5; i++) {
-      source.give({ api: servers(...'12345'.slice(0, i)) })
+      source.give({ api: servers(...Array.from('12345').slice(0, i)) })
       await clock.advance(60)
       expect(addresses()).toBeUndefined()
     }
@@ -379,7 +384,7 @@ describe('start', () => {
     let state = 'pending'
     promise.then(
       () => (state = 'resolved'),
-      (error: Error) => (state = error.message),
+      (error: unknown) => (state = (error as Error).message),
     )
     await clock.advance(0)
     return state
