@@ -28,7 +28,7 @@ export interface SourceContext {
   /** The clock of the instance. */
   readonly clock: Clock
   /** Resolves after so many milliseconds; rejects when the signal is aborted. */
-  sleep(ms: number): Promise<void>
+  readonly sleep: (ms: number) => Promise<void>
 }
 
 /**
