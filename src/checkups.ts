@@ -1,6 +1,6 @@
 /** What a user holds: upstreams by key, events, start and close. */
 import { array, expected, integer, onlyKeys, record, string } from './check.js'
-import { holdProcess, levelRandom, systemClock, systemRandom, type Clock, type Random } from './clock.js'
+import { keepAlive, levelRandom, systemClock, systemRandom, type Clock, type Random } from './clock.js'
 import {
   compileCluster,
   compileUpstream,
@@ -46,8 +46,8 @@ export interface CheckupsOptions {
   /** Limits the retries of all `readyOk` calls that bring none of their own. Default: no limit. */
   readonly retryBudget?: RetryBudget | undefined
   /**
-   * Heartbeats under way at once, over all upstreams; further ones wait in line. Default 256: a quarter of the 1,024 files
-   * that a process may have open where nobody has raised it, and with a timeout of 1 s enough for 1,280 silent peers every 5 s.
+   * Heartbeats under way at once, over all upstreams; further ones wait in line. Default 256: with a timeout of 1 s enough
+   * for 1,280 silent peers every 5 s, and no storm of connections when many are due.
    */
   readonly concurrency?: number | undefined
   /**
@@ -84,6 +84,7 @@ export class Checkups {
   readonly #startedAt: number
   #generation = 0
   #closed = false
+  #started: Promise<void> | undefined
   /** Whether it has been said that heartbeats do not run. */
   #warned = false
 
@@ -301,18 +302,17 @@ export class Checkups {
    */
   async start(): Promise<void> {
     this.#mustBeOpen()
-    // The timers of the library keep no process alive; who waits for this does.
-    const release = holdProcess()
-    try {
-      await Promise.all(this.#followers.map((follower) => follower.start()))
-      if (this.#closed) return
-      // A generator of their own: heartbeats never change what policies draw.
-      const checked = this.#scheduler.started ? undefined : this.#scheduler.start(levelRandom(this.#random()))
-      for (const upstream of this.#upstreams.values()) upstream.started()
-      await checked
-    } finally {
-      release()
-    }
+    this.#started ??= keepAlive(this.#start())
+    return this.#started
+  }
+
+  async #start(): Promise<void> {
+    await Promise.all(this.#followers.map((follower) => follower.start()))
+    if (this.#closed) return
+    // A generator of their own: heartbeats never change what policies draw.
+    const checked = this.#scheduler.start(levelRandom(this.#random()))
+    for (const upstream of this.#upstreams.values()) upstream.started()
+    await checked
   }
 
   /** Ends every timer, every check and every source at once. Picks go on from the last state; changes are refused. May be called again. */

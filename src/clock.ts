@@ -29,11 +29,14 @@ export const systemClock: Clock = {
   clearTimeout: (handle) => clearTimeout(handle as NodeJS.Timeout),
 }
 
-/** Keeps the process alive, which timers do not, until the function returned is called: somebody waits for something. */
-export function holdProcess(): () => void {
-  // As rarely as a timer can.
+/** Waits for what somebody waits for: unref'd timers alone would let the process end before. */
+export async function keepAlive<T>(work: Promise<T>): Promise<T> {
   const handle = setInterval(() => undefined, LONGEST_DELAY)
-  return () => clearInterval(handle)
+  try {
+    return await work
+  } finally {
+    clearInterval(handle)
+  }
 }
 
 /** The process's own randomness. */

@@ -18,7 +18,9 @@ type Grade = 'ok' | 'unstable' | 'err'
 
 function gradeOf(state: PeerState): Grade | undefined {
   if (!state.member || !state.weighted || state.admin !== 'up' || state.passive.state === 'banned') return undefined
-  const { found } = state.heartbeat
+  const { found, failures, successes } = state.heartbeat
+  // Out until it is checked: that says nothing, and is no reason to keep it.
+  if (found === 'err' && failures === 0 && successes === 0) return undefined
   return found === 'unchecked' ? 'ok' : found
 }
 
@@ -60,7 +62,7 @@ export class Standings {
       const { found } = state.heartbeat
       let standing = found
       if (found === 'unstable' && best === 'ok') standing = 'err'
-      if (found === 'err' && best === 'err' && (panic === 'all' || (isFirst && gradeOf(state) === 'err'))) {
+      if (best === 'err' && (panic === 'all' || isFirst) && gradeOf(state) === 'err') {
         standing = 'unstable'
         isFirst = false
       }

@@ -15,7 +15,7 @@ export interface CustomCheckContext {
 
 /** What a custom check says in more words than true or false. Further strings, numbers and booleans are facts for status. */
 export interface CustomCheckResult {
-  /** Whether the peer can be used; `unstable` is usable and shown as such. */
+  /** Whether the peer can be used; `unstable` is used only while none of the upstream is `ok`. */
   readonly status: 'ok' | 'unstable' | 'err'
   /** In words, for people. */
   readonly message?: string | undefined

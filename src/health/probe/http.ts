@@ -108,6 +108,7 @@ class HttpProbe implements Probe {
       }
       const abort = () => fail(signal.reason as Error)
       signal.addEventListener('abort', abort)
+      sent.once('socket', (socket) => socket.unref())
       sent.on('error', (error: NodeJS.ErrnoException) => {
         // Servers end idle connections, and may do so while a request is on its way.
         const stale = sent.reusedSocket && sent.listenerCount('response') > 0

@@ -2,8 +2,8 @@
 import type { ConnectOptions, Peer } from '../../upstream/peer.js'
 
 /**
- * What a probe found of a peer: `ok`; `err`; or `unstable`, which is usable and shown as such (a Redis replica that has
- * lost its master).
+ * What a probe found of a peer: `ok`; `err`; or `unstable`, which is used only while none of the upstream is `ok` (a Redis
+ * replica that has lost its master).
  */
 export type ProbeStatus = 'ok' | 'unstable' | 'err'
 

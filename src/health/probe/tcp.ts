@@ -22,7 +22,7 @@ const connectProbe: Probe = {
   check: (target, signal) =>
     new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason as Error)
-      const socket = connect({ ...target.connect })
+      const socket = connect({ ...target.connect }).unref()
       const leave = () => {
         signal.removeEventListener('abort', abort)
         socket.destroy()

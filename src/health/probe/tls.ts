@@ -12,8 +12,8 @@ export interface TlsProbeOptions {
   /** How TLS is spoken; certificates are verified unless it says otherwise. */
   readonly tls?: ProbeTlsOptions | undefined
   /**
-   * Days: with fewer left on its certificate a peer is `unstable`, which is shown and still usable; it fails only when the
-   * certificate has expired. Default: not looked at.
+   * Days: with fewer left on its certificate, the message of a peer that is `ok` says so; it fails only when the certificate
+   * has expired, for of many certificates the first renewed one is no reason to leave the other servers. Default: not looked at.
    */
   readonly minDaysLeft?: number | undefined
 }
@@ -56,7 +56,7 @@ class TlsProbe implements Probe {
     if (days >= this.#minDaysLeft) return { status: 'ok', facts }
     const message =
       days < 0 ? 'certificate has expired' : `certificate expires in ${days} ${days === 1 ? 'day' : 'days'}`
-    return { status: 'unstable', message, facts }
+    return { status: 'ok', message, facts }
   }
 }
 

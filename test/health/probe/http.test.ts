@@ -281,7 +281,9 @@ describe('http: kept connections', () => {
       import { parseHttp } from ${JSON.stringify(module)}
       const probe = parseHttp('x', { type: 'http' })({ wallTime: () => 0 })
       const connect = { host: '127.0.0.1', port: ${server.port} }
-      console.log(await probe.check({ ...connect, connect }, new AbortController().signal))`
+      const hold = setInterval(() => undefined, 1_000)
+      console.log(await probe.check({ ...connect, connect }, new AbortController().signal))
+      clearInterval(hold)`
     const args = ['--import', 'tsx', '--input-type=module', '-e', script]
     const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 30_000 })
     expect(stdout).toBe("{ status: 'ok', facts: { status: 200 } }\n")

@@ -26,7 +26,7 @@ export function converse<T>(target: ProbeTarget, signal: AbortSignal, conversati
   const { open = openTcp, opened = 'connect', send, read, ended } = conversation
   return new Promise<T>((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason as Error)
-    const socket = open(target)
+    const socket = open(target).unref()
     let received: Buffer = Buffer.alloc(0)
     const leave = () => {
       signal.removeEventListener('abort', abort)
