@@ -74,7 +74,8 @@ export class Checkups {
   readonly #events = new Events()
   readonly #clock: Clock
   readonly #budget: RetryBudget | undefined
-  readonly #random: Random
+  /** For what runs by itself: it never changes what policies draw. */
+  readonly #chance: Random
   readonly #env: UpstreamEnv
   readonly #scheduler: Scheduler
   readonly #followers: readonly Follower[]
@@ -95,7 +96,6 @@ export class Checkups {
     this.#budget = options.retryBudget
     const random = options.random ?? systemRandom
     if (typeof random !== 'function') throw expected('options', 'random', 'a function', random)
-    this.#random = random
     const onThrow: UpstreamEnv['onThrow'] = (error, during) => this.#events.caught(error, during)
     this.#scheduler = new Scheduler(
       { clock: this.#clock, onThrow },
@@ -127,6 +127,7 @@ export class Checkups {
     )
     this.#followers = this.#follow(array('options', 'sources', options.sources ?? []) as readonly Source[])
     for (const [key, config] of configs) this.#apply(key, config, { source: 'code', reason: 'configured' })
+    this.#chance = levelRandom(random())
   }
 
   // Picking
@@ -302,17 +303,19 @@ export class Checkups {
    */
   async start(): Promise<void> {
     this.#mustBeOpen()
-    this.#started ??= keepAlive(this.#start())
+    this.#started ??= keepAlive(this.#start()).catch((error: unknown) => {
+      this.#started = undefined
+      throw error
+    })
     return this.#started
   }
 
   async #start(): Promise<void> {
-    await Promise.all(this.#followers.map((follower) => follower.start()))
-    if (this.#closed) return
-    // A generator of their own: heartbeats never change what policies draw.
-    const checked = this.#scheduler.start(levelRandom(this.#random()))
+    this.#scheduler.start(this.#chance)
     for (const upstream of this.#upstreams.values()) upstream.started()
-    await checked
+    await Promise.all(this.#followers.map((follower) => follower.start()))
+    // Those of the lists that have come now among them.
+    await this.#scheduler.firstChecks()
   }
 
   /** Ends every timer, every check and every source at once. Picks go on from the last state; changes are refused. May be called again. */
@@ -392,7 +395,7 @@ export class Checkups {
   #follow(sources: readonly Source[]): Follower[] {
     const host: FollowHost = {
       clock: this.#clock,
-      random: this.#random,
+      random: () => this.#chance(),
       update: (key, lists, source, allowEmpty) => this.#updateFrom(source, key, lists, allowEmpty),
       remove: (key, source) => {
         const upstream = this.#upstreams.get(key)

@@ -53,8 +53,14 @@ export function nextHeartbeat(before: Heartbeat, report: ProbeReport, { rise, fa
   return { found: failures < fall ? still : report.status, successes: 0, failures, message, facts }
 }
 
+/** Whether a peer is out only because it has not been checked yet: that says nothing of it. */
+export function isUntested({ found, successes, failures }: Heartbeat): boolean {
+  return found === 'err' && successes === 0 && failures === 0
+}
+
 /** How the next check is paced: a state that has begun to turn is looked at sooner. */
 export function paceOf({ found, successes, failures }: Heartbeat): 'steady' | 'changing' | 'down' {
-  if (found === 'err') return successes > 0 ? 'changing' : 'down'
-  return found === 'ok' && failures > 0 ? 'changing' : 'steady'
+  if (found === 'ok') return failures > 0 ? 'changing' : 'steady'
+  if (found !== 'unchecked' && successes > 0) return 'changing'
+  return found === 'err' ? 'down' : 'steady'
 }

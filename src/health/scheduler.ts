@@ -93,12 +93,16 @@ export class Scheduler {
     }
   }
 
-  /** Begins to check; `random` spreads the checks. Who waits for their first results gets a promise of them. */
-  start(random: Random): Promise<void> {
+  /** Begins to check; `random` spreads the checks. */
+  start(random: Random): void {
     this.#random ??= random
     for (const watch of this.#watches) this.#begin(watch)
+  }
+
+  /** Resolves when all who are out of use until then were checked once. */
+  async firstChecks(): Promise<void> {
     const awaited = [...this.#watches].filter(({ subject }) => subject.schedule.defaultDown)
-    return Promise.all(awaited.map((watch) => watch.first)).then(() => undefined)
+    await Promise.all(awaited.map((watch) => watch.first))
   }
 
   /** Has somebody checked from now on; at once, if that is asked for and the scheduler is running. */
@@ -116,6 +120,7 @@ export class Scheduler {
   #begin(watch: Watch): void {
     if (this.#random === undefined) return
     const { defaultDown, interval } = watch.subject.schedule
+    watch.spread = defaultDown
     watch.at(defaultDown ? this.clock.now() : this.clock.now() + this.#random() * interval)
   }
 
@@ -137,16 +142,13 @@ export class Scheduler {
     if (this.#watches.has(watch)) {
       const interval = { steady: schedule.interval, changing: schedule.fastInterval, down: schedule.downInterval }[pace]
       const random = this.#random?.() ?? 0
-      // From start to start: how long a check takes does not slow the others of its peer.
-      watch.at(
-        watch.begun + (watch.spread && pace === 'steady' ? random * interval : interval + random * schedule.jitter),
-      )
+      const wait = watch.spread && pace === 'steady' ? random * interval : interval + random * schedule.jitter
+      // From start to start, how long a check takes does not slow the others of its peer; but one at a time.
+      watch.at(Math.max(this.clock.now(), watch.begun + wait))
       watch.spread = false
     }
-    const [next] = this.#line
-    if (next === undefined) return
-    this.#line.delete(next)
-    this.#run(next)
+    // Not now: of those in line some may be stopped in this turn, too.
+    if (this.#line.size > 0) queueMicrotask(() => this.#runLine())
   }
 
   found(watch: Watch, report: ProbeReport): void {
@@ -160,6 +162,14 @@ export class Scheduler {
   gone(watch: Watch): void {
     this.#watches.delete(watch)
     this.#line.delete(watch)
+  }
+
+  #runLine(): void {
+    for (const watch of this.#line) {
+      if (this.#inProgress >= this.#concurrency) return
+      this.#line.delete(watch)
+      this.#run(watch)
+    }
   }
 
   #run(watch: Watch): void {

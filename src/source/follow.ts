@@ -128,6 +128,8 @@ export class Follower {
   /** Whether it was ever reached. */
   #known = false
   #failures = 0
+  #running = false
+  /** While somebody waits for the first lists. */
   #started: Promise<void> | undefined
   /** Resolves start(), or rejects it. */
   #settle: { ready: () => void; failed: (error: Error) => void } | undefined
@@ -172,16 +174,20 @@ export class Follower {
    * when its time is over.
    */
   start(): Promise<void> {
+    if (!this.#running) {
+      this.#running = true
+      void this.#run()
+    }
+    if (this.#given.size > 0) return Promise.resolve()
     this.#started ??= new Promise<void>((resolve, reject) => {
       const deadline = new Timer(this.#host.clock, () => this.#deadline())
       deadline.at(this.#host.clock.now() + this.#options.timeout)
       const end = (then: () => void) => {
-        this.#settle = undefined
+        this.#settle = this.#started = undefined
         deadline.stop()
         then()
       }
       this.#settle = { ready: () => end(resolve), failed: (error) => end(() => reject(error)) }
-      void this.#run()
     })
     return this.#started
   }

@@ -1,4 +1,5 @@
 /** The last one left: who may be banned, who is kept although checks fail, and who comes back early when nobody is left. */
+import { isUntested } from '../health/heartbeat.js'
 import type { PeerState } from './state.js'
 
 /**
@@ -18,9 +19,8 @@ type Grade = 'ok' | 'unstable' | 'err'
 
 function gradeOf(state: PeerState): Grade | undefined {
   if (!state.member || !state.weighted || state.admin !== 'up' || state.passive.state === 'banned') return undefined
-  const { found, failures, successes } = state.heartbeat
-  // Out until it is checked: that says nothing, and is no reason to keep it.
-  if (found === 'err' && failures === 0 && successes === 0) return undefined
+  if (isUntested(state.heartbeat)) return undefined
+  const { found } = state.heartbeat
   return found === 'unchecked' ? 'ok' : found
 }
 
@@ -86,7 +86,7 @@ export function toLift(peers: ReadonlyMap<string, PeerState>): PeerState | undef
   for (const state of peers.values()) {
     if (!state.weighted || state.admin !== 'up') continue
     const passes = state.heartbeat.found !== 'err'
-    if (state.passive.state !== 'banned') kept = true
+    if (state.passive.state !== 'banned') kept ||= gradeOf(state) !== undefined
     else if (passes === passing ? state.passive.until < until : passes) {
       soonest = state
       until = state.passive.until

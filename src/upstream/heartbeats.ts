@@ -38,7 +38,7 @@ export class Heartbeats {
     }
     if (this.#watches.size === peers.size) return
     for (const state of peers.values()) {
-      if (this.#plan === undefined || this.#probe === undefined) state.heartbeat = unchecked
+      if (this.#plan === undefined || this.#probe === undefined) state.forgetChecks()
       else if (!this.#watches.has(state)) {
         if (state.heartbeat === unchecked) state.heartbeat = firstHeartbeat(this.#plan.schedule)
         this.#watches.set(
@@ -59,8 +59,9 @@ export class Heartbeats {
     return this.#watches.get(state)?.times
   }
 
+  /** Ends all checks; what they have found is still there to see. */
   close(): void {
-    for (const [state, watch] of this.#watches) this.#stop(state, watch)
+    for (const watch of this.#watches.values()) watch.stop()
     this.#probe?.close?.()
   }
 

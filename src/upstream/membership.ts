@@ -4,7 +4,6 @@ import { expected } from '../check.js'
 import { levelRandom, type Clock, type Random, type TimerHandle } from '../clock.js'
 import { sameBalancer, upstreamPath } from '../compile.js'
 import type { LevelConfig, ServerConfig, UpstreamConfig, UpstreamSettings } from '../config.js'
-import { unchecked } from '../health/heartbeat.js'
 import { Level, type OnThrow } from './level.js'
 import { PeerState } from './state.js'
 
@@ -151,8 +150,8 @@ export class Membership {
     if (back === undefined) return new PeerState(this.#key, server, this.#env.clock, this.#due)
     back.member = true
     // What was found of it before it left is old.
-    back.heartbeat = unchecked
-    back.standing = unchecked.found
+    back.forgetChecks()
+    back.standing = 'unchecked'
     return back
   }
 

@@ -59,6 +59,12 @@ export class PeerState {
     this.peer.meta = meta
   }
 
+  /** What its heartbeats have found is old; its standing follows when all are settled. */
+  forgetChecks(): void {
+    this.heartbeat = unchecked
+    this.foundSince = NaN
+  }
+
   get healthy(): boolean {
     return isHealthy(this)
   }

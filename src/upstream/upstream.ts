@@ -6,7 +6,7 @@ import type { Request, Result } from '../balancer/balancer.js'
 import type { Clock, Random } from '../clock.js'
 import type { UpstreamConfig, UpstreamSettings } from '../config.js'
 import { UnknownPeerError } from '../errors.js'
-import type { Heartbeat } from '../health/heartbeat.js'
+import { isUntested, type Heartbeat } from '../health/heartbeat.js'
 import { isClean, nextPassive, type Lease, type Passive, type PassiveEvent } from '../health/passive.js'
 import { Statuses, statusOf, verdictOf, type Outcome, type Verdict } from '../health/outcome.js'
 import type { Scheduler } from '../health/scheduler.js'
@@ -248,9 +248,8 @@ export class Upstream implements PickOwner {
   /** As with passive health, counts are kept here, and a state that turns is a change for all to see. */
   #found(state: PeerState, heartbeat: Heartbeat): void {
     if (this.deleted) return
-    const { found } = state.heartbeat
     const { address } = state.peer
-    if (heartbeat.found === found) state.heartbeat = heartbeat
+    if (heartbeat.found === state.heartbeat.found && !isUntested(state.heartbeat)) state.heartbeat = heartbeat
     else {
       const reason = heartbeat.found === 'ok' ? 'the heartbeat passes' : heartbeat.message || 'the heartbeat fails'
       const generation = this.#env.nextGeneration()
@@ -329,6 +328,11 @@ export class Upstream implements PickOwner {
       changed: faces(changed),
     })
     this.#keepSomebody()
+    if (hadChecks && config.settings.heartbeat === undefined) {
+      for (const state of peers.values()) {
+        if (state.healthy) this.#tellFlip(state, { ...change, source: 'heartbeat', reason: 'not checked any more' })
+      }
+    }
     for (const state of changed) this.#tellFlip(state, { ...change, source: 'admin', reason: state.admin })
     if (hasChecks) this.#tellOthers(peers.values(), change.generation)
     for (const state of [...added, ...changed]) this.#idle(state)

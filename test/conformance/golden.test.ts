@@ -2,8 +2,8 @@
 import { describe, expect, it } from 'vitest'
 import { toCheckupsStatus } from '../../src/index.js'
 import type { Cluster, ReadyOkOptions, UpstreamOptions } from '../../src/index.js'
-import { asAncestor, codeOf, golden, recordedServer, TRIES_EXCEEDED, UNKNOWN, weighted, World } from './support.js'
-import type { Answer } from './support.js'
+import { asAncestor, beats, codeOf, golden, NO_PEER, recordedServer, refuse, TRIES_EXCEEDED } from './support.js'
+import { UNKNOWN, weighted, World, type Answer, type Beat } from './support.js'
 
 describe('nginx: weighted round robin', () => {
   const { cases } = golden('nginx-wrr') as { cases: { weights: number[]; picks: number[] }[] }
@@ -257,5 +257,139 @@ describe('lua-resty-checkups: get_status', () => {
     expect(recorded['start_time']).toMatch(time)
     // Every upstream made is a change here; there only updates are.
     expect([shown['shd_config_version'], recorded['shd_config_version']]).toEqual([6, 0])
+  })
+})
+
+describe('lua-resty-checkups: heartbeats', () => {
+  interface Quantiles {
+    max: number
+  }
+  interface Health {
+    get_status_initial_all_up_hb_prot_and_unprot_dead: Record<string, { lastmodified: string }[][]>
+    protected_all_dead: { status: string[]; picks: number[] }
+    unprotected_all_dead: { status: string[]; picks: string[] }
+    hb_all_dead_protected_status_verbatim: object[][]
+    hb_all_dead_picks: number[]
+    heartbeat_detection_interval1s_refused: Record<'down_ms' | 'up_ms', Quantiles>
+    heartbeat_detection_sensibility3: Record<'down_ms' | 'up_ms', Quantiles>
+    http_heartbeat_hung_server_timeout1s_detected_ms: number
+    rounds_while_one_hangs_ms: number[]
+  }
+  const recorded = golden('checkups-health') as Health
+  const second = { interval: 1000, fastInterval: 1000, timeout: 1000 }
+  const three = (ports: number[]) => ports.map((port) => ({ ...recordedServer(port - 23_001) }))
+  const alive = [23_001, 23_002, 23_003]
+  const dead = [23_021, 23_022, 23_023]
+  const upstreams: Readonly<Record<string, UpstreamOptions>> = {
+    hb: { ...asAncestor, maxFails: 2, failTimeout: 2000, servers: three(alive), heartbeat: beats(() => true, second) },
+    hb_http: { ...asAncestor, servers: three(alive), heartbeat: beats(() => true, second) },
+    hb_prot: { ...asAncestor, servers: three(dead), heartbeat: beats(refuse, second) },
+    hb_unprot: { ...asAncestor, servers: three(dead), protected: false, heartbeat: beats(refuse, second) },
+  }
+  const passive = { state: 'up', failures: 0, bans: 0, remaining: 0 }
+  const filled = (levels: object[][]) =>
+    levels.map((level) => level.map((one) => ({ max_fails: 0, fail_timeout: 10, passive, ...one })))
+  /** After two beats, as recorded. */
+  const afterTwo = async (options: Readonly<Record<string, UpstreamOptions>>) => {
+    const world = new World(options)
+    await world.beaten(1)
+    return world
+  }
+  /** When it was that something turned is another day's. */
+  const timeless = (levels: object[][]) =>
+    levels.map((level) =>
+      level.map((one) => ({ ...one, lastmodified: expect.stringMatching(/^[\d-]{10} [\d:]{8}$/) as string })),
+    )
+
+  it.each(Object.keys(upstreams))('cls:%s', async (key) => {
+    const { [`cls:${key}`]: expected } = recorded.get_status_initial_all_up_hb_prot_and_unprot_dead
+    const world = await afterTwo(upstreams)
+    expect(world.shown(key)).toEqual(filled(timeless(expected!)))
+    expect(expected!.flat().every(({ lastmodified }) => / [\d:]{8}$/.test(lastmodified))).toBe(true)
+  })
+
+  it('all dead, protected: the first is unstable and takes all', async () => {
+    const { status, picks } = recorded.protected_all_dead
+    const world = await afterTwo(upstreams)
+    expect(world.shown('hb_prot')[0]!.map((one) => one.status)).toEqual(status)
+    expect(world.select('hb_prot', picks.length)).toBe(picks.map((port) => String(port - 23_001)).join(','))
+  })
+
+  it('all dead, not protected: nobody is left', async () => {
+    const { status, picks } = recorded.unprotected_all_dead
+    const world = await afterTwo(upstreams)
+    expect(world.shown('hb_unprot')[0]!.map((one) => one.status)).toEqual(status)
+    for (const pick of picks) {
+      expect(pick).toBe('no servers available')
+      expect((await world.call('hb_unprot', () => true)).code).toBe(NO_PEER)
+    }
+  })
+
+  it('all die later, protected: the same', async () => {
+    let dying = false
+    const check: Beat = () => !dying || refuse()
+    const world = await afterTwo({ hb: { ...upstreams['hb'], heartbeat: beats(check, second) } })
+    dying = true
+    await world.beaten(1)
+    expect(world.shown('hb')).toEqual(filled(timeless(recorded.hb_all_dead_protected_status_verbatim)))
+    const picks = recorded.hb_all_dead_picks
+    expect(world.select('hb', picks.length)).toBe(picks.map((port) => port - 23_001).join(''))
+  })
+
+  /** The longest that it took to see one server of three die, and come back, at twenty moments of an interval. */
+  async function longest(options: object, answerDead: (world: World) => ReturnType<Beat>) {
+    const worst = { down: 0, up: 0 }
+    for (let moment = 0; moment < 1000; moment += 50) {
+      let isDead = false
+      const check: Beat = (name) => name !== '1' || !isDead || answerDead(world)
+      const world: World = new World({ hb: { ...upstreams['hb'], heartbeat: beats(check, { ...second, ...options }) } })
+      await world.checkups.start()
+      await world.clock.advance(10_000 + moment)
+      for (const turn of ['down', 'up'] as const) {
+        isDead = turn === 'down'
+        const from = world.clock.now()
+        while ((world.shown('hb')[0]![1]!.status === 'ok') === isDead) await world.clock.advance(10)
+        worst[turn] = Math.max(worst[turn], world.clock.now() - from)
+      }
+    }
+    return worst
+  }
+
+  // What is recorded came within the same time, give or take what a process needs: 20 ms.
+  it.each([
+    { says: 'refused', options: {}, fall: 1, times: recorded.heartbeat_detection_interval1s_refused },
+    {
+      says: 'refused, sensibility 3',
+      options: { fall: undefined, sensibility: 3 },
+      fall: 3,
+      times: recorded.heartbeat_detection_sensibility3,
+    },
+  ])('a death is seen within `sensibility` intervals, a return within one: $says', async ({ options, fall, times }) => {
+    const { down, up } = await longest(options, refuse)
+    expect(down).toBeLessThanOrEqual(fall * 1000)
+    expect(down).toBeGreaterThan(fall * 1000 - 100)
+    expect(up).toBeLessThanOrEqual(1000)
+    expect([times.down_ms.max < fall * 1000 + 20, times.up_ms.max < 1020]).toEqual([true, true])
+  })
+
+  it('a server that hangs is seen to within an interval and a timeout', async () => {
+    const { down } = await longest({}, ({ clock }) => clock.sleep(60_000).then(() => true))
+    expect(down).toBeLessThanOrEqual(2000)
+    expect(down).toBeGreaterThan(1900)
+    expect(recorded.http_heartbeat_hung_server_timeout1s_detected_ms).toBeLessThan(2020)
+  })
+
+  it('while one hangs the others are checked every second; in the ancestor every two', async () => {
+    expect(recorded.rounds_while_one_hangs_ms.every((ms) => ms > 1990)).toBe(true)
+    const at: number[] = []
+    const check: Beat = (name) => {
+      if (name === '1') return world.clock.sleep(60_000).then(() => true)
+      if (name === '2') at.push(world.clock.now())
+      return true
+    }
+    const world: World = new World({ hb: { ...upstreams['hb'], heartbeat: beats(check, second) } })
+    await world.beaten(5)
+    expect(at.length).toBe(10)
+    expect(at.slice(1).map((time, i) => time - at[i]!)).toEqual(Array.from({ length: 9 }, () => 1000))
   })
 })

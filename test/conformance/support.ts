@@ -1,11 +1,13 @@
 /**
  * The rows C01–C91 are what the test suite of lua-resty-checkups expects. Here they run on a virtual clock, without sockets:
- * a callback says how a server answers, and a server that its heartbeats would take out is `down` by hand.
+ * a callback says how a server answers a request, another one how it answers a check. Rows with dead servers run twice: they
+ * are `down` by hand, and they are up and refuse their checks.
  */
 import { readFileSync } from 'node:fs'
-import { expect, it } from 'vitest'
-import { Checkups, isCheckupsError } from '../../src/index.js'
-import type { AttemptContext, Peer, ReadyOkOptions, ServerOptions, UpstreamOptions } from '../../src/index.js'
+import { describe, expect, it } from 'vitest'
+import { Checkups, isCheckupsError, toCheckupsStatus } from '../../src/index.js'
+import type { AttemptContext, CheckupsServerStatus, CustomCheckResult, HeartbeatSchedule } from '../../src/index.js'
+import type { LevelOptions, Peer, ReadyOkOptions, ServerOptions, UpstreamOptions } from '../../src/index.js'
 import { VirtualClock } from '../support/virtual-clock.js'
 
 /**
@@ -32,6 +34,34 @@ export function levels(...specs: string[]): { servers: ServerOptions[] }[] {
 
 /** What the ancestor does where this library's defaults are others. */
 export const asAncestor = { maxFails: 0, readmit: 'fresh' } as const
+
+/** Milliseconds between the heartbeats of the rows, in which every server is checked once. */
+export const INTERVAL = 2000
+
+/** How a server answers a check. */
+export type Beat = (name: string) => boolean | CustomCheckResult | Promise<boolean | CustomCheckResult>
+
+/** Heartbeats with the defaults of the ancestor; its rounds have no counterpart. */
+export function beats(answer: Beat, options: HeartbeatSchedule = {}) {
+  const schedule: HeartbeatSchedule = { interval: INTERVAL, fastInterval: INTERVAL, jitter: 0, timeout: 5000, fall: 1 }
+  return {
+    type: 'custom',
+    ...schedule,
+    panic: 'first',
+    ...options,
+    check: (peer: Peer) => answer(nameOf(peer)),
+  } as const
+}
+
+export const refuse = (): never => {
+  throw Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' })
+}
+
+/** All but these answer their checks. */
+export const refusing =
+  (...names: string[]): Beat =>
+  (name) =>
+    names.includes(name) ? refuse() : true
 
 /** A recording of test/golden. Its servers are positions in a list. */
 export function golden(name: string): unknown {
@@ -76,11 +106,39 @@ export interface Call {
 }
 
 export class World {
-  readonly clock = new VirtualClock()
+  readonly clock: VirtualClock
   readonly checkups: Checkups
+  readonly #upstreams: Readonly<Record<string, UpstreamOptions>>
 
-  constructor(upstreams: Readonly<Record<string, UpstreamOptions>> = {}) {
-    this.checkups = new Checkups({ upstreams, clock: this.clock, random: () => 0 })
+  constructor(upstreams: Readonly<Record<string, UpstreamOptions>> = {}, clock = new VirtualClock()) {
+    this.clock = clock
+    this.#upstreams = upstreams
+    this.checkups = new Checkups({ upstreams, clock, random: () => 0 })
+  }
+
+  /** Lets the time pass in which every server is checked so often. */
+  async beaten(times: number): Promise<void> {
+    await this.checkups.start()
+    // The next turn of whoever was checked at time 0 comes with the next beat.
+    await this.clock.advance(times * INTERVAL - (this.clock.now() === 0 ? 1 : 0))
+  }
+
+  /** What the ancestor's status shows of every server, level by level. */
+  shown(key: string): CheckupsServerStatus[][] {
+    return toCheckupsStatus(this.checkups.getStatus())[`cls:${key}`] as CheckupsServerStatus[][]
+  }
+
+  /** `ok`, or `err connection refused` where there is a message. */
+  words(key: string): string[][] {
+    return this.shown(key).map((level) => level.map(({ status, msg }) => [status, msg ?? ''].join(' ').trim()))
+  }
+
+  /** The same world, in which heartbeats will find what is down by hand here; undefined if nothing is. */
+  checked(): World | undefined {
+    const upstreams = Object.entries(this.#upstreams).map(([key, options]) => [key, found(options)] as const)
+    return JSON.stringify(this.#upstreams).includes('"down":true')
+      ? new World(Object.fromEntries(upstreams))
+      : undefined
   }
 
   async call(key: string, answer: Answer, options?: ReadyOkOptions): Promise<Call> {
@@ -122,6 +180,24 @@ export class World {
   }
 }
 
+/** Its dead servers are up, and refuse their checks. */
+function found({ cluster = {}, ...options }: UpstreamOptions): UpstreamOptions {
+  const dead = new Set<string>()
+  const rise = (server: ServerOptions | string) => {
+    if (typeof server === 'string' || server.down !== true) return server
+    dead.add(`${server.host}:${server.port}`)
+    return { ...server, down: false }
+  }
+  const all = Object.entries(cluster as Readonly<Record<string, LevelOptions>>)
+  const risen = Object.fromEntries(all.map(([name, level]) => [name, { servers: level.servers.map(rise) }]))
+  const check = ({ address }: Peer) => !dead.has(address) || refuse()
+  return {
+    ...options,
+    cluster: Array.isArray(cluster) ? Object.values(risen) : risen,
+    heartbeat: { ...beats(() => true), check },
+  }
+}
+
 /** The code of the error that `promise` rejects with. */
 export function codeOf(promise: Promise<unknown>): Promise<string> {
   return promise.then(
@@ -137,11 +213,21 @@ export const TRIES_EXCEEDED = 'ERR_CHECKUPS_TRIES_EXCEEDED'
 /** The row's name, what is done, and what that must give. */
 export type Row = readonly [says: string, run: (world: World) => unknown, expected: unknown]
 
-/** Rows of which each continues the one before: one test a row, that first does what comes before it. */
-export function rows(setup: () => World, table: readonly Row[]): void {
+/**
+ * Rows of which each continues the one before: one test a row, that first does what comes before it. A world with dead
+ * servers is run twice: they are down by hand, and found by heartbeats. `beaten`: heartbeats of every server before the rows.
+ */
+export function rows(setup: () => World, table: readonly Row[], beaten = 0): void {
+  continued(setup, table, beaten)
+  if (setup().checked() === undefined) return
+  describe('found by heartbeats', () => continued(() => setup().checked()!, table, 1))
+}
+
+function continued(setup: () => World, table: readonly Row[], beaten: number): void {
   table.forEach(([says, run, expected], i) => {
     it(says, async () => {
       const world = setup()
+      if (beaten > 0) await world.beaten(beaten)
       for (const [, before] of table.slice(0, i)) await before(world)
       expect(await run(world)).toEqual(expected)
     })
