@@ -1,8 +1,8 @@
 /** gRPC: the standard health service, grpc.health.v1.Health/Check, over HTTP/2. */
 import type { ClientHttp2Session, IncomingHttpHeaders, IncomingHttpStatusHeader } from 'node:http2'
 import { connect as connectTcp, type Socket } from 'node:net'
-import { connect as connectTls } from 'node:tls'
 import { expected, onlyKeys, record, string } from '../../check.js'
+import { tls } from './lib/builtin.js'
 import { failureText } from './lib/failure.js'
 import { untilAborted } from '../../optional.js'
 import { parseTlsChoice, tlsConnectOptions, type ProbeTlsOptions, type TlsSettings } from './lib/tls-options.js'
@@ -171,7 +171,7 @@ class GrpcProbe implements Probe {
 
   #connect({ connect, host }: ProbeTarget): Socket {
     if (this.#tls === undefined) return connectTcp({ ...connect })
-    return connectTls({ ...connect, ...tlsConnectOptions(this.#tls, host), ALPNProtocols: ['h2'] })
+    return tls().connect({ ...connect, ...tlsConnectOptions(this.#tls, host), ALPNProtocols: ['h2'] })
   }
 
   #keep({ peer }: ProbeTarget, session: ClientHttp2Session): Kept {

@@ -1,10 +1,9 @@
 /** HTTP and HTTPS: a request, and what its answer must be. */
-import { Agent as HttpAgent, request as requestHttp, validateHeaderName, validateHeaderValue } from 'node:http'
-import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http'
-import { Agent as HttpsAgent, request as requestHttps } from 'node:https'
+import type { Agent, ClientRequest, IncomingMessage, RequestOptions } from 'node:http'
 import { isIP, type Socket } from 'node:net'
 import { boolean, expected, oneOf, onlyKeys, record, string } from '../../check.js'
 import { ConfigError } from '../../errors.js'
+import { http, https } from './lib/builtin.js'
 import { converse } from './lib/converse.js'
 import { excerpt, parseMatch, type Match } from './lib/match.js'
 import { parseStatuses, type IsOk, type ProbeStatuses } from './lib/statuses.js'
@@ -73,7 +72,8 @@ interface Line {
 
 class HttpProbe implements Probe {
   readonly #settings: Settings
-  readonly #agent: HttpAgent
+  readonly #agent: Agent
+  readonly #request: (options: RequestOptions) => ClientRequest
   /** By where they lead. */
   readonly #lines = new WeakMap<ProbeTarget['connect'], Line>()
 
@@ -81,7 +81,8 @@ class HttpProbe implements Probe {
     this.#settings = settings
     const options = { keepAlive: settings.keepAlive, maxFreeSockets: 1 }
     // A resumed TLS session would be taken without a look at the certificate.
-    this.#agent = settings.tls ? new HttpsAgent({ ...options, maxCachedSessions: 0 }) : new HttpAgent(options)
+    this.#agent = settings.tls ? new (https().Agent)({ ...options, maxCachedSessions: 0 }) : new (http().Agent)(options)
+    this.#request = settings.tls ? https().request : http().request
   }
 
   async check(target: ProbeTarget, signal: AbortSignal): Promise<ProbeReport> {
@@ -95,11 +96,10 @@ class HttpProbe implements Probe {
   }
 
   #ask(target: ProbeTarget, signal: AbortSignal): Promise<ProbeReport> {
-    const { tls } = this.#settings
     return new Promise<ProbeReport>((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason as Error)
       const line = this.#line(target)
-      const sent = (tls ? requestHttps : requestHttp)(line.request)
+      const sent = this.#request(line.request)
       const leave = () => signal.removeEventListener('abort', abort)
       const fail = (error: Error) => {
         leave()
@@ -296,8 +296,8 @@ function parseHeaders(path: string, options: Record<string, unknown>, hostHeader
     if (name.toLowerCase() === 'host') throw new ConfigError(`${at}.${name}`, 'is the option hostHeader')
     if (typeof value !== 'string') throw expected(at, name, 'a string', value)
     try {
-      validateHeaderName(name)
-      validateHeaderValue(name, value)
+      http().validateHeaderName(name)
+      http().validateHeaderValue(name, value)
     } catch (error) {
       throw new ConfigError(`${at}.${name}`, (error as Error).message)
     }

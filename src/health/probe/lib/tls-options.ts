@@ -1,16 +1,10 @@
 /** How probes speak TLS. */
 import { isIP } from 'node:net'
-import {
-  connect,
-  createSecureContext,
-  type SecureContext,
-  type SecureContextOptions,
-  type SecureVersion,
-  type TLSSocket,
-} from 'node:tls'
+import type { SecureContext, SecureContextOptions, SecureVersion, TLSSocket } from 'node:tls'
 import { boolean, expected, oneOf, onlyKeys, record, string } from '../../../check.js'
 import { ConfigError } from '../../../errors.js'
 import type { ProbeTarget } from '../probe.js'
+import { tls } from './builtin.js'
 
 /** PEM, in a string or in bytes. */
 export type Pem = string | Uint8Array
@@ -92,7 +86,7 @@ function pem(path: string, key: string, value: unknown): string | Buffer | undef
 
 function secureContext(path: string, options: SecureContextOptions): SecureContext {
   try {
-    return createSecureContext(options)
+    return tls().createSecureContext(options)
   } catch (error) {
     throw new ConfigError(path, `cannot be used: ${(error as Error).message}`)
   }
@@ -106,5 +100,5 @@ export function tlsConnectOptions({ secureContext, rejectUnauthorized, servernam
 
 /** Opens a connection whose `secureConnect` says that the handshake is complete. */
 export function openTls(settings: TlsSettings, { host, connect: address }: ProbeTarget): TLSSocket {
-  return connect({ ...address, ...tlsConnectOptions(settings, host) })
+  return tls().connect({ ...address, ...tlsConnectOptions(settings, host) })
 }
