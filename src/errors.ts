@@ -15,6 +15,8 @@ const codes = {
   ERR_CHECKUPS_UPSTREAM_DELETED: 'The upstream was deleted while the call was running.',
   ERR_CHECKUPS_ATTEMPT_TIMEOUT: 'One attempt did not answer within its time.',
   ERR_CHECKUPS_SOURCE: 'A source that is required has given nothing in time.',
+  ERR_CHECKUPS_CONSUL: 'Consul did not do what it was asked to; the reason says why.',
+  ERR_CHECKUPS_COMMAND: 'A command, as that which has nginx read its configuration again, has failed.',
   ERR_CHECKUPS_CLOSED: 'The instance was closed.',
 } as const
 

@@ -1,6 +1,11 @@
+import { mkdtempSync, rmSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import { describe, expect, it } from 'vitest'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import * as library from '../src/index.js'
+import { ConsulStore } from '../src/source/consul.js'
+import { nginxWriter } from '../src/source/nginx.js'
 import { AttemptsError, Checkups, CheckupsError, errorCodes, isCheckupsError, type ErrorCode } from '../src/index.js'
 import { VirtualClock } from './support/virtual-clock.js'
 import { harness, level, target } from './upstream/harness.js'
@@ -48,6 +53,18 @@ const thrown: Record<ErrorCode, () => unknown> = {
     const started = new Checkups({ clock, sources: [source] }).start()
     void clock.advance(10)
     return started
+  },
+  ERR_CHECKUPS_CONSUL: () =>
+    new ConsulStore({ address: '127.0.0.1:1', layout: 'upsync', prefix: 'upstreams' }).delete('api'),
+  ERR_CHECKUPS_COMMAND: async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'checkups-errors-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const { checkups } = harness(abc)
+    const path = join(folder, 'upstreams.conf')
+    return new Promise((_, reject) => {
+      const writer = nginxWriter({ checkups, upstreams: ['api'], path, command: ['false'], onError: reject })
+      onTestFinished(() => writer.close())
+    })
   },
   ERR_CHECKUPS_CLOSED: async () => {
     const { checkups } = harness(abc)

@@ -63,7 +63,13 @@ export interface HeartbeatSchedule {
 }
 
 /** Heartbeats of an upstream: a probe with its options (without a `type`: `tcp`), and when. */
-export type HeartbeatOptions = HeartbeatSchedule & (ProbeOptions | { readonly type?: undefined })
+export type HeartbeatOptions = HeartbeatSchedule & (ProbeOptions | NoProbeOptions)
+
+/** Without a `type`, the probe is `tcp`. */
+export interface NoProbeOptions {
+  /** The probe. */
+  readonly type?: undefined
+}
 
 /** Probes that need no options. */
 export type NamedProbe = Exclude<ProbeOptions['type'], 'custom'>

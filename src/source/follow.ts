@@ -2,6 +2,7 @@
  * The loop that follows one source. It asks at a rate, waits after failures, and lets nothing through that would harm: what
  * is as it was, what is empty, what is broken. The last good lists stay in use all the time.
  */
+import { setMaxListeners } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
 import { boolean, expected, milliseconds, onlyKeys, record, string } from '../check.js'
 import { Timer, type Clock, type Random } from '../clock.js'
@@ -215,6 +216,8 @@ export class Follower {
   async #run(): Promise<void> {
     const { signal } = this.#controller
     const { clock } = this.#host
+    // Every wait listens: many are no leak.
+    setMaxListeners(0, signal)
     const sleep = (ms: number) => this.#sleep(ms)
     const apply = (lists: SourceLists) => this.#receive(lists)
     if (this.#snapshot !== undefined) await this.#restore(this.#snapshot)
@@ -328,9 +331,10 @@ export class Follower {
         refuse(key, (error as Error).message)
       }
     }
+    const unread = new Set(lists.unread)
     for (const key of [...this.#given.keys()]) {
-      if (upstreams.has(key)) continue
-      if (upstreams.size === 0 && !this.#options.allowEmpty)
+      if (upstreams.has(key) || unread.has(key)) continue
+      if (upstreams.size + unread.size === 0 && !this.#options.allowEmpty)
         refuse(key, 'everything is gone; its last servers stay in use')
       else if (this.#options.prune) {
         this.#host.remove(key, this.name)

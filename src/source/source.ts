@@ -17,6 +17,8 @@ export interface SourceLists {
    */
   readonly upstreams:
     Readonly<Record<string, Cluster | UpstreamOptions>> | ReadonlyMap<string, Cluster | UpstreamOptions>
+  /** Upstreams that could not be read this time: they stay as they are. Default: none; who is not named is gone. */
+  readonly unread?: readonly string[] | undefined
   /** Default: none. */
   readonly refused?: readonly Refused[] | undefined
 }

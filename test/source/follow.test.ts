@@ -225,6 +225,19 @@ describe('what a source must not do', () => {
     expect(checkups.getUpstreams().size).toBe(1)
   })
 
+  it('what could not be read this time is not gone', async () => {
+    const { source, start, addresses, status } = world({ prune: true, allowEmpty: true })
+    await start()
+    source.give({ api: servers('1'), web: servers('1') })
+    source.apply({ upstreams: { api: servers('2') }, unread: ['web'], refused: [{ at: 'web', reason: 'no answer' }] })
+    expect([addresses(), addresses('web')]).toEqual(['2', '1'])
+    expect(status()).toMatchObject({ state: 'current', upstreams: ['api', 'web'] })
+    source.apply({ upstreams: {}, unread: ['api', 'web'] })
+    expect([addresses(), addresses('web')]).toEqual(['2', '1'])
+    source.give({ api: servers('2') })
+    expect(addresses('web')).toBeUndefined()
+  })
+
   it('names of objects are keys like others', async () => {
     const { source, start, checkups } = world()
     await start()

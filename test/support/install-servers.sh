@@ -17,6 +17,7 @@ need php-fpm php-fpm
 need fcgiwrap fcgiwrap
 need tomcat10-common /usr/share/tomcat10/bin/bootstrap.jar
 need nginx nginx
+need dnsmasq-base dnsmasq
 
 if ((${#missing[@]} == 0)); then
   echo 'servers for tests: all there'

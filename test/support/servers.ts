@@ -236,3 +236,20 @@ export async function startGrpc(statuses?: ServingStatusMap, tls?: { cert: Buffe
     stop: () => server.forceShutdown(),
   }
 }
+
+/** nginx with this configuration, which is to listen at the port; it is told to read it again by its `nginx.pid`. */
+export async function startNginx(conf: (port: number, folder: string) => string): Promise<Running> {
+  const [port, folder] = [await freePort(), newFolder()]
+  const settings = join(folder, 'nginx.conf')
+  writeFileSync(settings, `daemon off;\npid ${folder}/nginx.pid;\nerror_log stderr notice;\n${conf(port, folder)}\n`)
+  return run({ port, folder, program: 'nginx', args: ['-p', folder, '-c', settings], ready: undefined })
+}
+
+/** dnsmasq as a name server of nothing but these records, as `['--host-record=a.test,10.0.0.1']`. */
+export async function startDnsmasq(records: readonly string[]): Promise<Running> {
+  const [port, folder] = [await freePort(), newFolder()]
+  const args = ['--keep-in-foreground', '--log-facility=-', '--conf-file=/dev/null', '--no-resolv', '--no-hosts']
+  args.push(`--port=${port}`, '--listen-address=127.0.0.1', '--bind-interfaces', `--pid-file=${join(folder, 'pid')}`)
+  args.push('--local=/test/', ...(process.getuid?.() === 0 ? ['--user=root'] : []), ...records)
+  return run({ port, folder, program: 'dnsmasq', args, ready: /started, version/ })
+}
