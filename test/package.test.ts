@@ -1,6 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import * as core from '../src/index.js'
 import * as httpProxy from '../src/adapter/http-proxy.js'
+import * as consul from '../src/source/consul.js'
+import * as dns from '../src/source/dns.js'
+import * as file from '../src/source/file.js'
+import * as nginx from '../src/source/nginx.js'
 import { installPacked, type Installation } from './support/installed.js'
 
 let installation: Installation
@@ -61,6 +65,37 @@ describe('the packed package, installed in an empty folder', () => {
     `
     expect(installation.run('light.mjs', source)).toBe('[]\n')
   })
+
+  it('needs none of the optional packages to be imported, also by its subpaths', () => {
+    const source = `
+      for (const name of ['consul', 'dns', 'file', 'nginx', 'testing']) {
+        console.log(name, Object.keys(await import('checkups/' + name)).length > 0)
+      }
+      const loaded = Object.keys((await import('node:module')).default._cache ?? {})
+      console.log(loaded.filter((path) => /ioredis|mysql2|yaml|dns-packet/.test(path)))
+    `
+    expect(installation.run('subpaths.mjs', source)).toBe(
+      'consul true\ndns true\nfile true\nnginx true\ntesting true\n[]\n',
+    )
+  })
+
+  it('says which package a probe or a source lacks', () => {
+    const source = `
+      import { Checkups } from 'checkups'
+      import { file } from 'checkups/file'
+      import { writeFileSync } from 'node:fs'
+      writeFileSync('a.yaml', 'api: [{ servers: ["10.0.0.1:80"] }]')
+      const upstreams = { db: { servers: ['127.0.0.1:1'], heartbeat: { type: 'redis', defaultDown: true } } }
+      const checkups = new Checkups({ upstreams, sources: [file({ path: 'a.yaml' })] })
+      checkups.on('source:error', ({ error }) => console.log(error.message))
+      await checkups.start()
+      console.log(checkups.getStatus().upstreams[0].levels[0].servers[0].heartbeat.message)
+      await checkups.close()
+    `
+    expect(installation.run('missing.mjs', source)).toMatch(
+      /needs the package yaml: npm install yaml\n.*needs the package ioredis: npm install ioredis\n$/,
+    )
+  })
 })
 
 it('exports these names', () => {
@@ -76,4 +111,26 @@ it('exports these names', () => {
     'toCheckupsStatus',
   ])
   expect(Object.keys(httpProxy)).toEqual(['balanceProxy'])
+  expect(Object.keys(consul).sort()).toEqual([
+    'ConsulError',
+    'ConsulStore',
+    'consulConfig',
+    'consulKv',
+    'consulServices',
+    'parseSlardarValue',
+    'parseUpsyncValue',
+    'printSlardarValue',
+    'printUpsyncValue',
+  ])
+  expect(Object.keys(dns)).toEqual(['dns'])
+  expect(Object.keys(file)).toEqual(['file'])
+  expect(Object.keys(nginx).sort()).toEqual([
+    'NginxCommandError',
+    'NginxSyntaxError',
+    'nginx',
+    'nginxWriter',
+    'parseNginx',
+    'printNginx',
+    'readNginx',
+  ])
 })
