@@ -39,6 +39,7 @@ export class BlockingQuery<T> {
     const asked = this.#index
     // Whatever goes wrong from here on, the next ask is answered at once: an index of before may be above that of a server
     // that has lost its data, which would then say nothing until `wait` is over, whatever is written.
+    this.#index = undefined
     const begun = clock.now()
     const [head, body] = await this.#caller.call(
       (client, options, isFirst) =>

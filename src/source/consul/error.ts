@@ -1,5 +1,5 @@
 /** What goes wrong with Consul. */
-import { brandError } from '../../errors.js'
+import { CheckupsError } from '../../errors.js'
 
 /** Of papi, which the client is made of. */
 interface PapiError extends NodeJS.ErrnoException {
@@ -13,19 +13,16 @@ interface PapiError extends NodeJS.ErrnoException {
  * `denied` (the token lacks a right, or is none), `refused` (any other answer than the expected one), `conflict` (somebody
  * else wrote each time, and the retries are used up).
  */
-export class ConsulError extends Error {
-  /** Which error this is. */
-  readonly code = 'ERR_CHECKUPS_CONSUL'
+export class ConsulError extends CheckupsError {
   /** Why. */
   readonly reason: 'unreachable' | 'denied' | 'refused' | 'conflict'
   /** The HTTP status, if there was an answer. */
   readonly status: number | undefined
 
   constructor(reason: ConsulError['reason'], message: string, options?: ErrorOptions & { status?: number }) {
-    super(message, options)
+    super('ERR_CHECKUPS_CONSUL', message, options)
     this.reason = reason
     this.status = options?.status
-    brandError(this)
   }
 
   static {
