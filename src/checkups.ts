@@ -422,12 +422,15 @@ export class Checkups {
     } catch {
       const { value, errors } = withoutBadServers(upstreamPath(key), lists, this.#upstreams.get(key)?.config.settings)
       config = this.#compile(key, value)
-      refused = errors.map(({ path, message }) => ({ at: path, reason: message.slice(path.length + 2) }))
+      refused = errors.map(({ path, problem }) => ({ at: path, reason: problem }))
     }
     if (!allowEmpty && isEmpty(config)) {
+      const [first] = refused
+      const current = this.#upstreams.get(key)?.config
+      const rest = current === undefined || isEmpty(current) ? 'it has no servers yet' : 'its last servers stay in use'
       throw new ConfigError(
         upstreamPath(key),
-        `${refused[0] === undefined ? '' : `${refused[0].at}: ${refused[0].reason}; `}no servers are left; the last ones stay in use`,
+        first === undefined ? `no servers; ${rest}` : `no server is right (${first.at}: ${first.reason}); ${rest}`,
       )
     }
     this.#apply(key, config, { source: 'source', reason: source })

@@ -49,10 +49,13 @@ export class CheckupsError extends Error {
 export class ConfigError extends CheckupsError {
   /** Where the value stands. */
   readonly path: string
+  /** What is wrong with it. */
+  readonly problem: string
 
   constructor(path: string, problem: string) {
     super('ERR_CHECKUPS_CONFIG', `${path}: ${problem}`)
     this.path = path
+    this.problem = problem
   }
 
   static {

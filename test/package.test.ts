@@ -115,6 +115,7 @@ it('exports these names', () => {
     'ConsulError',
     'ConsulStore',
     'consulConfig',
+    'consulFromUpsync',
     'consulKv',
     'consulServices',
     'parseSlardarValue',

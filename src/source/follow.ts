@@ -7,7 +7,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { boolean, expected, milliseconds, onlyKeys, record, string } from '../check.js'
 import { Timer, type Clock, type Random } from '../clock.js'
 import type { Cluster, UpstreamOptions } from '../config.js'
-import { CheckupsError } from '../errors.js'
+import { CheckupsError, ConfigError } from '../errors.js'
 import { backOff, RateLimit } from './pace.js'
 import { Snapshot, type Lists } from './snapshot.js'
 import { SOURCE_OPTIONS, type Refused, type Source, type SourceLists, type SourceOptions } from './source.js'
@@ -273,7 +273,7 @@ export class Follower {
     this.#failures = 0
     this.#lastContact = this.#host.clock.wallTime()
     // A watch without lists: nothing has changed since those before.
-    if (this.#given.size > 0) this.#turn(this.#problem === undefined ? 'current' : 'stale', this.#problem ?? '')
+    if (this.#given.size > 0) this.#turnTo(this.#problem)
   }
 
   /** Lists have come. */
@@ -293,7 +293,7 @@ export class Follower {
     if (lists === undefined || this.#isClosed()) return
     this.#problem = this.#use(lists)
     this.#fromSnapshot = false
-    this.#turn(this.#problem === undefined ? 'current' : 'stale', this.#problem ?? '')
+    this.#turnTo(this.#problem)
     this.#settle?.ready()
   }
 
@@ -328,7 +328,8 @@ export class Follower {
         this.#given.set(key, value)
         changed = true
       } catch (error) {
-        refuse(key, (error as Error).message)
+        if (error instanceof ConfigError) refuse(error.path, error.problem)
+        else refuse(key, (error as Error).message)
       }
     }
     const unread = new Set(lists.unread)
@@ -350,7 +351,8 @@ export class Follower {
     this.#refused = refused
     if (isNews && refused.length > 0) {
       const [first] = refused
-      this.#tell(new Error(`${refused.length} entries refused, the first: ${first!.at}: ${first!.reason}`), refused)
+      const others = refused.length === 1 ? '' : ` (and ${refused.length - 1} more)`
+      this.#tell(new Error(`refused: ${first!.at}: ${first!.reason}${others}`), refused)
     }
     if (changed) {
       this.#lastChange = this.#host.clock.wallTime()
@@ -374,14 +376,16 @@ export class Follower {
   #fail(error: unknown): void {
     const message = error instanceof Error ? error.message : String(error)
     const isNews = message !== this.#error
-    this.#turn(this.#given.size > 0 ? 'stale' : 'waiting', message)
+    this.#turnTo(message)
     if (isNews) this.#tell(error)
     if (!this.#options.required) this.#settle?.ready()
   }
 
-  #turn(state: SourceStatus['state'], error: string): void {
+  /** What follows from what is wrong, if anything is. */
+  #turnTo(problem: string | undefined): void {
     const { clock } = this.#host
-    this.#error = error
+    this.#error = problem ?? ''
+    const state = problem === undefined ? 'current' : this.#given.size > 0 ? 'stale' : 'waiting'
     if (state === this.#state) return
     const before = this.#since
     this.#state = state

@@ -145,7 +145,7 @@ upstreams:
     const refused = new Promise<SourceErrorEvent>((resolve) => checkups.on('source:error', resolve))
     replace(path, { a: 1, b: null, d: [servers('10.0.0.4:80')] })
     await updated
-    expect((await refused).refused.map(({ at }) => at)).toEqual(['a', 'b'])
+    expect((await refused).refused.map(({ at }) => at)).toEqual(['upstreams.a.cluster', 'upstreams.b.cluster'])
     expect(checkups.selectPeer('a')?.address).toBe('10.0.0.1:80')
     expect(checkups.selectPeer('b')?.address).toBe('10.0.0.2:80')
     expect(checkups.selectPeer('d')?.address).toBe('10.0.0.4:80')

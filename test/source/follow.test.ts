@@ -181,7 +181,7 @@ describe('what a source must not do', () => {
     source.give({ api: { servers: ['10.0.0.2:80'], balancer: 'fastest' as never }, web: servers('2') })
     expect([addresses(), addresses('web')]).toEqual(['1', '2'])
     expect(status().state).toBe('stale')
-    expect(status().error).toMatch(/^api: upstreams\.api\.balancer: expected one of/)
+    expect(status().error).toMatch(/^upstreams\.api\.balancer: expected one of/)
     source.give({ api: servers('3'), web: servers('2') })
     expect([addresses(), status().state, status().refused]).toEqual(['3', 'current', []])
   })
