@@ -125,7 +125,7 @@ describe('Ring', () => {
   })
   const pack = (list: readonly Point[]): Points => ({
     hashes: Uint32Array.from(list, (point) => point.hash),
-    owners: Int32Array.from(list, (point) => point.owner),
+    owners: Uint16Array.from(list, (point) => point.owner),
   })
   /** Owners of one hash stand in the order of a rank that is not that of their numbers. */
   const rank = (owner: number) => (owner * 5 + 3) % 8

@@ -136,7 +136,7 @@ export class HashRing implements HashFinder {
     }
     yield
 
-    const added = makePoints(points)
+    const added = makePoints(points, addresses.length)
     let at = 0
     for (const { address, id, from, to } of coming) {
       added.hashes.set(this.#hash.points(address, to).subarray(from), at)

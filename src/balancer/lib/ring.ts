@@ -7,7 +7,8 @@ import type { Steps } from './slices.js'
 /** Points in any order: two arrays of one length. */
 export interface Points {
   readonly hashes: Uint32Array
-  readonly owners: Int32Array
+  /** The narrow one wherever it will do: a pick waits for memory most. */
+  readonly owners: Uint16Array | Uint32Array
 }
 
 /** Whether owner `one` comes before `other` where both have a point at one hash. */
@@ -21,7 +22,7 @@ const STEP = 16_384
 
 export class Ring implements Points {
   readonly hashes: Uint32Array
-  readonly owners: Int32Array
+  readonly owners: Points['owners']
   /** Where the first point of bucket b or a later one is. */
   readonly #index: Uint32Array
   readonly #shift: number
@@ -33,7 +34,7 @@ export class Ring implements Points {
     this.#shift = shift
   }
 
-  static readonly empty = new Ring(makePoints(0), new Uint32Array(1), 31)
+  static readonly empty = new Ring(makePoints(0, 0), new Uint32Array(1), 31)
 
   get size(): number {
     return this.hashes.length
@@ -70,9 +71,10 @@ export class Ring implements Points {
 
   static *#indexed(points: Points): Steps<Ring> {
     const { hashes } = points
-    // Two to four points a bucket: an index that stays in the processor's caches is worth a step or two along the points
-    // (measured at 1.6 M points: 190 ns a pick against 380 with a bucket a point). A shift by 32 would be one by 0.
-    const bits = Math.max(1, Math.ceil(Math.log2(hashes.length + 1)) - 2)
+    // Four buckets a point and more, so that a look at one is mostly enough and the processor guesses right, as long as the
+    // index stays in its caches: 65,536 buckets, or a quarter of a bucket a point. A shift by 32 would be one by 0.
+    const log2 = Math.ceil(Math.log2(hashes.length + 1))
+    const bits = Math.max(1, Math.min(log2 + 2, Math.max(16, log2 - 2)))
     const shift = 32 - bits
     const index = new Uint32Array(2 ** bits)
     yield
@@ -86,8 +88,17 @@ export class Ring implements Points {
   }
 }
 
-export function makePoints(count: number): Points {
-  return { hashes: new Uint32Array(count), owners: new Int32Array(count) }
+/** Room for so many points, of owners below `owners`. */
+export function makePoints(count: number, owners: number): Points {
+  return {
+    hashes: new Uint32Array(count),
+    owners: owners <= 2 ** 16 ? new Uint16Array(count) : new Uint32Array(count),
+  }
+}
+
+/** Room for so many points of the owners of these. */
+function room(count: number, ...of: readonly Points[]): Points {
+  return makePoints(count, of.some(({ owners }) => owners instanceof Uint32Array) ? Infinity : 0)
 }
 
 function fillIndex(index: Uint32Array, bucket: number, shift: number, hashes: Uint32Array, from: number, to: number) {
@@ -100,7 +111,7 @@ function fillIndex(index: Uint32Array, bucket: number, shift: number, hashes: Ui
 
 function* without(points: Points, drops: Drops): Steps<Points> {
   const { length } = points.hashes
-  const kept = makePoints(length)
+  const kept = room(length, points)
   yield
   let size = 0
   for (let from = 0; from < length; from += STEP) {
@@ -138,14 +149,14 @@ function* sort(points: Points, before: Before): Steps<Points> {
   }
   for (const pass of SHIFTS.keys()) startWhereOthersEnd(starts.subarray(pass * DIGITS, (pass + 1) * DIGITS))
   let from = points
-  let to = makePoints(length)
+  let to = room(length, points)
   for (const [pass, shift] of SHIFTS.entries()) {
     for (let at = 0; at < length; at += STEP) {
       scatter(from, to, starts.subarray(pass * DIGITS), shift, at, Math.min(at + STEP, length))
       yield
     }
     const sorted = to
-    to = from === points ? makePoints(length) : from
+    to = from === points ? room(length, points) : from
     from = sorted
   }
   for (let at = 0; at < length; at += STEP) {
@@ -201,7 +212,7 @@ function settleTies({ hashes, owners }: Points, begin: number, end: number, befo
 /** Both sorted. Stretches of old points are copied as blocks: mostly few come to many. */
 function* merge(old: Points, added: Points, before: Before): Steps<Points> {
   const coming = added.hashes.length
-  const merged = makePoints(old.hashes.length + coming)
+  const merged = room(old.hashes.length + coming, old, added)
   yield
   let taken = 0
   for (let next = 0; next < coming; next += STEP) {
