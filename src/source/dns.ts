@@ -4,38 +4,31 @@ import { setMaxListeners } from 'node:events'
 import { isIP } from 'node:net'
 import { isDeepStrictEqual } from 'node:util'
 import { parseEndpoint } from '../address.js'
-import { array, expected, integer, milliseconds, oneOf, onlyKeys, record, string } from '../check.js'
+import { array, expected, milliseconds, onlyKeys, record, string } from '../check.js'
 import { systemRandom } from '../clock.js'
-import { upstreamPath } from '../compile.js'
-import type { LevelOptions } from '../config.js'
-import { ConfigError } from '../errors.js'
+import type { Cluster, UpstreamOptions } from '../config.js'
 import { untilAborted } from '../optional.js'
 import type { NameServer } from './dns/exchange.js'
-import { Lookup, type LookupResult, type LookupType } from './dns/lookup.js'
-import { domainName } from './dns/message.js'
+import { Lookup, type LookupResult } from './dns/lookup.js'
 import { Resolver } from './dns/resolver.js'
+import { compileDnsUpstream, type DnsUpstream, type Question, type Wanted } from './dns/upstream.js'
 import { backOff } from './pace.js'
 import { SOURCE_OPTIONS, type Refused, type Source, type SourceContext, type SourceLists } from './source.js'
 import type { SourceOptions } from './source.js'
 
-/** One upstream of {@link dns}: the name that says which servers it has. */
-export interface DnsUpstream {
-  /** What is asked for, whole: neither search domains nor `/etc/hosts` are looked at. */
-  readonly name: string
-  /**
-   * `A`, `AAAA`: the addresses of the name; `A+AAAA`: those of both, if both are answered. `SRV`: its service records, the
-   * lowest priority as the first level.
-   */
-  readonly type: 'A' | 'AAAA' | 'A+AAAA' | 'SRV'
-  /** The port of every address; not with `SRV`, which says it itself. */
-  readonly port?: number | undefined
-  /** The weight of every address; not with `SRV`. Default 1. */
-  readonly weight?: number | undefined
-}
+export type {
+  DnsAddresses,
+  DnsCluster,
+  DnsLevelOptions,
+  DnsName,
+  DnsServerOptions,
+  DnsUpstream,
+  DnsUpstreamOptions,
+} from './dns/upstream.js'
 
 /** Options of {@link dns}. */
 export interface DnsOptions extends SourceOptions {
-  /** By the key of the upstream. */
+  /** By the key of the upstream: the name that says which servers it has, or servers whose hosts may be names. */
   readonly upstreams: Readonly<Record<string, DnsUpstream>>
   /** For status, events and its snapshot; two sources of one instance need two names. Default `'dns'`. */
   readonly name?: string | undefined
@@ -66,7 +59,6 @@ export interface DnsOptions extends SourceOptions {
 const OPTION_KEYS = new Set<string>(
   ['upstreams', 'name', 'servers', 'minTtl', 'maxTtl', 'jitter', 'queryTimeout'].concat(SOURCE_OPTIONS),
 )
-const UPSTREAM_KEYS = new Set(['name', 'type', 'port', 'weight'])
 
 /** The rate of asks that the loop keeps for all sources, of a name that is asked for within one. */
 const SHORTEST_TTL = 200
@@ -93,20 +85,11 @@ export function dns(options: DnsOptions): Source {
   return new DnsSource(
     string('dns', 'name', name),
     followed,
-    Object.entries(record('dns', 'upstreams', upstreams)).map(([key, value]) => compile(key, value)),
+    Object.entries(record('dns', 'upstreams', upstreams)).map(([key, value]) => compileDnsUpstream(key, value)),
     // The system's may change.
     fixed === undefined ? () => getServers().map((text) => toServer('dns', 'servers', text)) : () => fixed,
     times,
   )
-}
-
-/** An upstream, checked. */
-interface Wanted {
-  readonly key: string
-  readonly name: string
-  readonly type: LookupType
-  readonly port: number
-  readonly weight: number
 }
 
 interface Times {
@@ -114,28 +97,6 @@ interface Times {
   readonly maxTtl: number
   readonly jitter: number
   readonly queryTimeout: number
-}
-
-function compile(key: string, value: unknown): Wanted {
-  const path = `dns.${upstreamPath(key)}`
-  const { name, type, port, weight } = record(path, '', value)
-  onlyKeys(path, value as object, UPSTREAM_KEYS)
-  const checked = domainName(string(path, 'name', name))
-  if (checked === undefined || isIP(checked) !== 0) throw expected(path, 'name', 'a domain name', name)
-  const kind = oneOf(path, 'type', type, ['A', 'AAAA', 'A+AAAA', 'SRV'])
-  if (kind === 'SRV') {
-    for (const [option, given] of Object.entries({ port, weight })) {
-      if (given !== undefined) throw new ConfigError(`${path}.${option}`, 'not with SRV, whose records say it')
-    }
-    return { key, name: checked, type: kind, port: 0, weight: 0 }
-  }
-  return {
-    key,
-    name: checked,
-    type: kind,
-    port: integer(path, 'port', port, 1, 65_535),
-    weight: integer(path, 'weight', weight ?? 1, 0, 2 ** 31 - 1),
-  }
 }
 
 function compileServers(value: unknown): NameServer[] {
@@ -164,16 +125,25 @@ function withPort(text: string): string {
   }
 }
 
-/** A name that is followed, for one upstream or several. */
+/** A question that is followed, for one upstream or several. */
 interface Followed {
+  readonly text: string
   readonly lookup: Lookup
   readonly wanted: readonly Wanted[]
-  /** What it stood for when that was last known. */
+  /** What it was answered with last. */
   result: LookupResult | undefined
-  /** Of each upstream, the same list as long as it says the same. */
-  readonly lists: Map<string, readonly LevelOptions[]>
   failure: Error | undefined
   failures: number
+}
+
+/** What is known to one who follows. */
+interface Known {
+  /** By what is asked. */
+  readonly followed: ReadonlyMap<string, Followed>
+  /** Of each upstream of which something is known, the same object as long as it says the same. */
+  readonly lists: Map<string, Cluster | UpstreamOptions>
+  /** Whether lists were applied. */
+  isGiven: boolean
 }
 
 class DnsSource implements Source {
@@ -183,7 +153,7 @@ class DnsSource implements Source {
   readonly #servers: () => readonly NameServer[]
   readonly #times: Times
   /** What is known, by the signal of who follows. */
-  readonly #known = new WeakMap<AbortSignal, readonly Followed[]>()
+  readonly #known = new WeakMap<AbortSignal, Known>()
 
   constructor(
     name: string,
@@ -201,14 +171,14 @@ class DnsSource implements Source {
 
   /**
    * Goes on until nothing is known of any name any more. Each name has its own time, and after a failure its own back-off,
-   * by the rules of the loop.
+   * by the rules of the loop. Servers that need no name are given once even if all names fail.
    */
   async watch(apply: (lists: SourceLists) => void, context: SourceContext): Promise<void> {
     const { signal, clock } = context
     signal.throwIfAborted()
-    let known = this.#known.get(signal)
-    if (known === undefined) this.#known.set(signal, (known = this.#begin()))
-    const all = known
+    const known = this.#known.get(signal) ?? this.#begin()
+    this.#known.set(signal, known)
+    const all = [...known.followed.values()]
     const controller = new AbortController()
     // Each name waits and asks by itself: many listeners are no leak.
     setMaxListeners(0, signal, controller.signal)
@@ -221,9 +191,12 @@ class DnsSource implements Source {
     const unsettled = new Set(all)
     const publish = () => {
       if (unsettled.size === 0) isOpen = true
-      if (all.length > 0 && all.every(({ failure }) => failure !== undefined)) throw failureOf(all)
       const isKnown = all.some(({ result, failure }) => result !== undefined && failure === undefined)
-      if (isOpen && isKnown) apply(toLists(all))
+      if (isOpen && (isKnown || (!known.isGiven && known.lists.size > 0))) {
+        known.isGiven = true
+        apply(toLists(this.#wanted, known))
+      }
+      if (all.length > 0 && all.every(({ failure }) => failure !== undefined)) throw failureOf(all)
     }
     const open = () => {
       isOpen = true
@@ -231,13 +204,14 @@ class DnsSource implements Source {
     }
     const follow = async (followed: Followed) => {
       for (;;) {
-        const ms = await this.#look(followed, mine)
+        const ms = await this.#look(known, followed, mine)
         unsettled.delete(followed)
         publish()
         await pause(ms)
       }
     }
     try {
+      if (all.length === 0) publish()
       await Promise.all([...all.map(follow), pause(this.#times.queryTimeout).then(open), forEver(mine.signal)])
     } finally {
       signal.removeEventListener('abort', abort)
@@ -245,36 +219,37 @@ class DnsSource implements Source {
     }
   }
 
-  /** Names that several upstreams have are asked for once. */
-  #begin(): Followed[] {
+  /** Names that several servers or upstreams have are asked for once. */
+  #begin(): Known {
     const resolver = new Resolver(this.#servers, this.#times.queryTimeout)
-    const byQuestion = new Map<string, Wanted[]>()
+    const wantedBy = new Map<string, { question: Question; wanted: Set<Wanted> }>()
     for (const wanted of this.#wanted) {
-      const question = `${wanted.name} ${wanted.type}`
-      byQuestion.set(question, [...(byQuestion.get(question) ?? []), wanted])
+      for (const question of wanted.questions) {
+        const text = toText(question)
+        const asked = wantedBy.get(text) ?? { question, wanted: new Set() }
+        wantedBy.set(text, asked)
+        asked.wanted.add(wanted)
+      }
     }
-    return [...byQuestion.values()].map((wanted) => ({
-      lookup: new Lookup(wanted[0]!.name, wanted[0]!.type, resolver),
-      wanted,
-      result: undefined,
-      lists: new Map(),
-      failure: undefined,
-      failures: 0,
-    }))
+    const followed = new Map<string, Followed>()
+    for (const [text, { question, wanted }] of wantedBy) {
+      const lookup = new Lookup(question.name, question.type, resolver)
+      followed.set(text, { text, lookup, wanted: [...wanted], result: undefined, failure: undefined, failures: 0 })
+    }
+    const known: Known = { followed, lists: new Map(), isGiven: false }
+    for (const wanted of this.#wanted) refresh(known, wanted)
+    return known
   }
 
   /** Asks once; returns after how many milliseconds to ask again. */
-  async #look(followed: Followed, context: Pick<SourceContext, 'signal' | 'clock'>): Promise<number> {
+  async #look(known: Known, followed: Followed, context: Pick<SourceContext, 'signal' | 'clock'>): Promise<number> {
     const { minTtl, maxTtl, jitter } = this.#times
     try {
       const result = await followed.lookup.look(context)
       followed.result = result
       followed.failure = undefined
       followed.failures = 0
-      for (const wanted of followed.wanted) {
-        const list = toCluster(result, wanted)
-        if (!isDeepStrictEqual(list, followed.lists.get(wanted.key))) followed.lists.set(wanted.key, list)
-      }
+      for (const wanted of followed.wanted) refresh(known, wanted)
       return Math.min(Math.max(result.ttl, minTtl), maxTtl) * (1 + jitter * systemRandom())
     } catch (error) {
       context.signal.throwIfAborted()
@@ -285,24 +260,28 @@ class DnsSource implements Source {
   }
 }
 
-function toCluster({ levels }: LookupResult, wanted: Wanted): LevelOptions[] {
-  return levels.map((level) => ({
-    servers: level.map(({ host, port = wanted.port, weight = wanted.weight }) => ({ host, port, weight })),
-  }))
+/** Takes what is known into the list of an upstream. */
+function refresh({ followed, lists }: Known, { key, toServers }: Wanted): void {
+  const list = toServers((question) => followed.get(toText(question))?.result)
+  if (list !== undefined && !isDeepStrictEqual(list, lists.get(key))) lists.set(key, list)
 }
 
 /** All that is known; of a name that fails now, what it stood for before. */
-function toLists(all: readonly Followed[]): SourceLists {
-  const upstreams = new Map<string, readonly LevelOptions[]>()
+function toLists(all: readonly Wanted[], { followed, lists }: Known): SourceLists {
   const refused: Refused[] = []
-  const unread: string[] = []
-  for (const { lists, wanted, failure, result } of all) {
-    for (const [key, list] of lists) upstreams.set(key, list)
-    if (result === undefined) unread.push(...wanted.map(({ key }) => key))
+  for (const { text, wanted, failure, result } of followed.values()) {
     if (failure === undefined) refused.push(...(result?.refused ?? []))
-    else for (const { key } of wanted) refused.push({ at: key, reason: failure.message })
+    const reason = failure?.message ?? (result === undefined ? `${text}: no answer yet` : undefined)
+    if (reason === undefined) continue
+    // Of a list that is not there nothing is left out; that it could not be read is told when that is sure.
+    for (const { key } of wanted) if (failure !== undefined || lists.has(key)) refused.push({ at: key, reason })
   }
-  return { upstreams, unread, refused }
+  const unread = all.flatMap(({ key }) => (lists.has(key) ? [] : [key]))
+  return { upstreams: new Map(lists), unread, refused }
+}
+
+function toText({ name, type }: Question): string {
+  return `${name} ${type}`
 }
 
 function forEver(signal: AbortSignal): Promise<never> {

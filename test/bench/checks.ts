@@ -1,13 +1,11 @@
 /** The ratios that are stated, and which of them a run misses. */
+import { Limits } from './output.js'
 import type { Results } from './results.js'
 import { bareHash, load, ourHashes, ours, SIZES, theirHashes, theirs } from './subjects.js'
 
 export function missed(results: Results): string[] {
-  const misses: string[] = []
-  const atMost = (what: string, value: number, limit: number, unit: string) => {
-    // Also where either could not be measured.
-    if (!(value <= limit)) misses.push(`${what}: ${value.toFixed(2)} ${unit}, expected at most ${limit.toFixed(2)}`)
-  }
+  const limits = new Limits()
+  const atMost = limits.atMost.bind(limits)
   const handle = (n: number) => results.picks.ns(ours.handle, n)
   atMost(`${ours.handle.name} with 10,000 peers, to 3`, handle(10_000) / handle(3), 1.75, 'times')
 
@@ -17,11 +15,11 @@ export function missed(results: Results): string[] {
     for (const other of [theirs.undiciBalanced, theirs.grpcRoundRobin, theirs.grpcWeighted]) {
       atMost(`${ours.handle.name} ${size}, beside ${other.name}`, handle(n), results.picks.ns(other, n), 'ns')
     }
-    const table = results.picks.ns(theirs.loadbalanceWeighted, n)
-    atMost(`${ours.handle.name} ${size}, to loadbalance`, handle(n) / table, 2, 'times')
+    const alias = results.picks.ns(theirs.loadbalanceWeighted, n)
+    atMost(`${ours.handle.name} ${size}, to loadbalance`, handle(n) / alias, 2, 'times')
     atMost(
       `${ours.everyPolicy.name} ${size}, to loadbalance`,
-      results.picks.ns(ours.everyPolicy, n) / table,
+      results.picks.ns(ours.everyPolicy, n) / alias,
       3,
       'times',
     )
@@ -54,5 +52,5 @@ export function missed(results: Results): string[] {
     atMost('one server more in a ring of 10,000', total, 40, 'ms')
     atMost('one server more in a ring of 10,000, longest piece', longest, 10, 'ms')
   }
-  return misses
+  return limits.misses
 }

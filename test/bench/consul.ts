@@ -6,12 +6,11 @@
  * figure is rather too high than too low. The time begins when the PUT is sent, before Consul has the change.
  */
 import { Agent as HttpAgent, request } from 'node:http'
-import { cpus, loadavg } from 'node:os'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
 import { Checkups } from 'checkups'
 import { consulKv } from 'checkups/consul'
+import { check, conclude, isQuiet, Limits, load, machine, table } from './output.js'
 import { startAgent } from '../../examples/consul/agent.js'
 
 const CHANGES = 200
@@ -19,12 +18,8 @@ const CHANGES = 200
 const APART = 250
 /** Before the first one that counts, for the engine to compile. */
 const WARM_UP = 10
-/** Of the last minute before the run. */
-const QUIET = 0.5
 /** Milliseconds. */
 const LIMITS = { p50: 5, p99: 50 } as const
-
-const { values: options } = parseArgs({ options: { check: { type: 'boolean' }, markdown: { type: 'boolean' } } })
 
 const agent = new HttpAgent({ keepAlive: true })
 
@@ -150,49 +145,22 @@ function report(results: Results): string {
     ]
     return [NAMES[name], ...figures.map((ms) => ms.toFixed(1)), asks === undefined ? '' : String(asks)]
   })
-  const about =
-    `${cpus()[0]?.model.trim() ?? 'unknown processor'}, ${cpus().length} cores, Node ${process.versions.node}, ` +
-    `${new Date().toISOString().slice(0, 10)}; load ${load.toFixed(1)}.`
-  return `${about}\n\n${options.markdown === true ? markdown([head, ...rows]) : columns([head, ...rows])}`
-}
-
-function columns(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  return rows
-    .map((row) => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[i]!))).join('  '))
-    .join('\n')
-}
-
-function markdown([head, ...rows]: readonly (readonly string[])[]): string {
-  const line = (row: readonly string[]) => `| ${row.join(' | ')} |`
-  return [line(head!), line(head!.map((_, column) => (column === 0 ? '---' : '--:'))), ...rows.map(line)].join('\n')
+  return `${machine()}; load ${load.toFixed(1)}.\n\n${table([head, ...rows])}`
 }
 
 /** An ask for each change, and no more: else the source's rate would be used up by something else. */
 function missed({ source: { sent, asks } }: Results): string[] {
-  const misses: string[] = []
-  if (asks! > CHANGES * 1.1) misses.push(`${asks} asks for ${CHANGES} changes`)
-  if (!isQuiet) return misses
-  for (const [name, share] of [
-    ['p50', 0.5],
-    ['p99', 0.99],
-  ] as const) {
-    const ms = percentile(sent, share)
-    if (!(ms <= LIMITS[name])) misses.push(`${name}: ${ms.toFixed(1)} ms, expected at most ${LIMITS[name]}`)
+  const limits = new Limits()
+  limits.atMost('asks', asks!, CHANGES * 1.1, `for ${CHANGES} changes`)
+  if (isQuiet) {
+    limits.atMost('P50', percentile(sent, 0.5), LIMITS.p50, 'ms')
+    limits.atMost('P99', percentile(sent, 0.99), LIMITS.p99, 'ms')
   }
-  return misses
+  return limits.misses
 }
 
-const load = loadavg()[0]!
-const isQuiet = load < QUIET
 const results = { hand: await measure(byHand), source: await measure(bySource) }
 process.stderr.write('\n')
 agent.destroy()
 console.log(report(results))
-if (options.check === true) {
-  const misses = missed(results)
-  for (const miss of misses) console.error(`MISSED  ${miss}`)
-  if (!isQuiet) console.error('the machine is busy: times are not checked')
-  if (misses.length > 0) process.exitCode = 1
-  else console.error('every limit is kept')
-}
+if (check) conclude(missed(results), isQuiet)

@@ -6,14 +6,12 @@
  */
 import { execFile, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { cpus, loadavg } from 'node:os'
 import { fileURLToPath } from 'node:url'
-import { parseArgs, promisify } from 'node:util'
+import { promisify } from 'node:util'
+import { check, conclude, isQuiet, Limits, machine, table } from './output.js'
 import { INTERVAL, PEERS, RESOLUTION, type Figures } from './heartbeat-figures.js'
 
 const SERVERS = 4
-/** Of the last minute before the run. */
-const QUIET = 0.5
 /** Percent of a core. */
 const LIMITS = { tcp: 15, http: 25 } as const
 /** To the bare connections and requests: noise hits both, so this is looked at on a busy machine too. */
@@ -21,7 +19,6 @@ const RATIO = 1.5
 /** Milliseconds of P99 beyond that of an idle process. */
 const DELAY = 10
 
-const { values: options } = parseArgs({ options: { check: { type: 'boolean' }, markdown: { type: 'boolean' } } })
 const path = (file: string) => fileURLToPath(new URL(file, import.meta.url))
 
 const subjects = {
@@ -66,10 +63,8 @@ function report(results: Results): string {
       ...[rss, heap, growth].map((bytes) => (bytes / 1e6).toFixed(1)),
     ]
   })
-  const about =
-    `${cpus()[0]?.model.trim() ?? 'unknown processor'}, ${cpus().length} cores, Node ${process.versions.node}, ` +
-    `${new Date().toISOString().slice(0, 10)}. The delay is that of a timer of ${RESOLUTION} ms, the lag that of checks.`
-  return `${about}\n\n${options.markdown === true ? markdown([head, ...rows]) : text([head, ...rows])}`
+  const delays = `The delay is that of a timer of ${RESOLUTION} ms, the lag that of checks.`
+  return `${machine()}. ${delays}\n\n${table([head, ...rows])}`
 }
 
 function cpu({ user, system }: Figures): number {
@@ -81,40 +76,18 @@ function ratio(results: Results, name: keyof typeof LIMITS): number {
 }
 
 function missed(results: Results): string[] {
-  const misses: string[] = []
-  const atMost = (what: string, value: number, limit: number, unit: string) => {
-    if (!(value <= limit)) misses.push(`${what}: ${value.toFixed(2)} ${unit}, expected at most ${limit}`)
-  }
+  const limits = new Limits()
   for (const name of ['tcp', 'http'] as const) {
     const delay = results[name].p99 - results.idle.p99
-    atMost(`${subjects[name]}, processor, to bare`, ratio(results, name), RATIO, 'times')
+    limits.atMost(`${subjects[name]}, processor, to bare`, ratio(results, name), RATIO, 'times')
     if (!isQuiet) continue
-    atMost(`${subjects[name]}, processor`, cpu(results[name]), LIMITS[name], '% of a core')
-    atMost(`${subjects[name]}, delay of the event loop, P99`, delay, DELAY, 'ms')
+    limits.atMost(`${subjects[name]}, processor`, cpu(results[name]), LIMITS[name], '% of a core')
+    limits.atMost(`${subjects[name]}, delay of the event loop, P99`, delay, DELAY, 'ms')
   }
-  return misses
-}
-
-function text(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  return rows
-    .map((row) => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[i]!))).join('  '))
-    .join('\n')
-}
-
-function markdown([head, ...rows]: readonly (readonly string[])[]): string {
-  const line = (row: readonly string[]) => `| ${row.join(' | ')} |`
-  return [line(head!), line(head!.map((_, column) => (column === 0 ? '---' : '--:'))), ...rows.map(line)].join('\n')
+  return limits.misses
 }
 
 const tsx = ['--import', 'tsx']
-const isQuiet = loadavg()[0]! < QUIET
 const results = await measureAll()
 console.log(report(results))
-if (options.check === true) {
-  const misses = missed(results)
-  for (const miss of misses) console.error(`MISSED  ${miss}`)
-  if (!isQuiet) console.error('the machine is busy: only ratios are checked')
-  if (misses.length > 0) process.exitCode = 1
-  else console.error('every limit is kept')
-}
+if (check) conclude(missed(results), isQuiet)

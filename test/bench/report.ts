@@ -1,5 +1,5 @@
 /** The tables, for a terminal or for the README. */
-import { cpus } from 'node:os'
+import { machine, table, type Row } from './output.js'
 import type { Results, Timings } from './results.js'
 import {
   bareHash,
@@ -15,42 +15,38 @@ import {
   type Sized,
 } from './subjects.js'
 
-type Row = readonly string[]
-type Table = (rows: readonly Row[]) => string
-
-export function report(results: Results, markdown: boolean): string {
-  const table = markdown ? markdownTable : textTable
+export function report(results: Results): string {
   const groups = { ...ours, ...theirs }
   const hashes = [...Object.values(ourHashes), ...Object.values(theirHashes), bareHash, bareKey]
   const parts = [
     `${machine()}. Medians of rounds, each in a process of its own; the loop alone is ` +
       `${nanoseconds(results.picks.ns(floor, 3))} ns of every pick.`,
-    timings('ns per pick', Object.values(groups), results.picks, table),
-    timings("ns per acquirePeer() + done('ok')", Object.values(load), results.picks, table),
-    timings('ns per pick by a fresh key of 12 characters, its making included', hashes, results.fresh, table),
-    timings('ns per pick by one of 1,000 hot keys', hashes, results.hot, table),
-    changes(results, table),
-    rings(results, table),
-    allocation(results, table),
-    memory(results, table),
+    timings('ns per pick', Object.values(groups), results.picks),
+    timings("ns per acquirePeer() + done('ok')", Object.values(load), results.picks),
+    timings('ns per pick by a fresh key of 12 characters, its making included', hashes, results.fresh),
+    timings('ns per pick by one of 1,000 hot keys', hashes, results.hot),
+    changes(results),
+    rings(results),
+    allocation(results),
+    memory(results),
     ...results.failures.map((failure) => `–: ${failure}`),
   ]
   return parts.join('\n\n')
 }
 
-function timings(what: string, subjects: readonly Sized[], measured: Timings, table: Table): string {
+function timings(what: string, subjects: readonly Sized[], measured: Timings): string {
   const row = (subject: Sized): Row => [subject.name, ...SIZES.map((n) => nanoseconds(measured.ns(subject, n)))]
   return table([[`${what}, by number of peers`, ...SIZES.map((n) => n.toLocaleString('en'))], ...subjects.map(row)])
 }
 
-function changes({ updates }: Results, table: Table): string {
+function changes({ updates }: Results): string {
   const head = ['updateUpstream with 10,000 peers, ms of event loop', 'median of 20', 'longest', 'first of a process']
   const row = (kind: string, times: readonly number[]): Row => [kind, ...times.map((ms) => ms.toFixed(1))]
   const rows = Object.entries(updates).map(([kind, { median, longest, first }]) => row(kind, [median, longest, first]))
   return table([head, ...rows])
 }
 
-function rings({ rings: { cold, warm, total, piece, longest } }: Results, table: Table): string {
+function rings({ rings: { cold, warm, total, piece, longest } }: Results): string {
   const row = (what: string, ms: number): Row => [what, ms.toFixed(1)]
   return table([
     ['consistent-hash, ms of event loop', 'ms'],
@@ -62,21 +58,15 @@ function rings({ rings: { cold, warm, total, piece, longest } }: Results, table:
   ])
 }
 
-function allocation({ allocation: { handle, key, acquire } }: Results, table: Table): string {
+function allocation({ allocation: { handle, key, acquire } }: Results): string {
   const row = ({ name }: Sized, bytes: number): Row => [name, bytes.toFixed(bytes < 1 ? 3 : 0)]
   const head = ['heap growth over 1,000,000 picks', 'bytes per pick']
   return table([head, row(ours.handle, handle), row(ours.key, key), row(ours.acquire, acquire)])
 }
 
-function memory(results: Results, table: Table): string {
+function memory(results: Results): string {
   const row = (subject: Sized): Row => [subject.name, Math.round(results.memory(subject)).toLocaleString('en')]
   return table([['memory with 1,000 peers, after 30,000 picks', 'bytes per peer'], ...remembered.map(row)])
-}
-
-function machine(): string {
-  const all = cpus()
-  const date = new Date().toISOString().slice(0, 10)
-  return `${all[0]?.model.trim() ?? 'unknown processor'}, ${all.length} cores, Node ${process.versions.node}, ${date}`
 }
 
 /** Three figures. */
@@ -84,16 +74,4 @@ function nanoseconds(ns: number): string {
   if (Number.isNaN(ns)) return '–'
   if (ns >= 9_999.5) return `${(ns / 1_000).toPrecision(3)} µs`
   return ns < 99.95 ? ns.toFixed(1) : Math.round(ns).toLocaleString('en')
-}
-
-function textTable(rows: readonly Row[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  const line = (row: Row) =>
-    row.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!))).join('  ')
-  return rows.map(line).join('\n')
-}
-
-function markdownTable([head, ...rows]: readonly Row[]): string {
-  const line = (row: Row) => `| ${row.join(' | ')} |`
-  return [line(head!), line(head!.map((_, column) => (column === 0 ? '---' : '--:'))), ...rows.map(line)].join('\n')
 }

@@ -8,8 +8,8 @@
 import { execFileSync } from 'node:child_process'
 import { loadavg } from 'node:os'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
 import { missed } from './checks.js'
+import { check, conclude, isQuiet } from './output.js'
 import { report } from './report.js'
 import { Results, type Allocation, type RingTimes, type Timings, type Updates } from './results.js'
 import { keyedSubjects, remembered, SIZES, subjects, type Sized } from './subjects.js'
@@ -20,11 +20,8 @@ const KEYED_ROUNDS = 3
 const REMEMBERED_PEERS = 1_000
 /** For one subject at one size; whoever is not built by then is not used at that size. */
 const LONGEST_MS = 60_000
-/** The load of the last minute before the run, which is idle, and at its end, which is this run's one process. */
-const QUIET_BEFORE = 0.5
+/** The load of the last minute at the end of a quiet run: it is this run's one process. */
 const QUIET_AFTER = 1.6
-
-const { values: options } = parseArgs({ options: { check: { type: 'boolean' }, markdown: { type: 'boolean' } } })
 
 /** What the file, run by itself, prints. */
 function measured(file: string, flags: readonly string[], ...args: readonly string[]): unknown {
@@ -59,7 +56,6 @@ function isTimeout(error: unknown): boolean {
 
 function measureAll(): Results {
   const results = new Results()
-  const load = loadavg()[0]!
   for (let round = 1; round <= ROUNDS; round++) {
     process.stderr.write(`round ${round} of ${ROUNDS}, peers:`)
     measureRound(results, subjects, results.picks)
@@ -78,7 +74,7 @@ function measureAll(): Results {
     }
     process.stderr.write('\n')
   }
-  results.quiet = load < QUIET_BEFORE && loadavg()[0]! < QUIET_AFTER
+  results.quiet = isQuiet && loadavg()[0]! < QUIET_AFTER
   // All that is allocated stays in the young generation, uncollected, and so is seen.
   const flags = ['--expose-gc', '--min-semi-space-size=256', '--max-semi-space-size=256']
   results.allocation = measured('allocation.ts', flags) as Allocation
@@ -86,12 +82,5 @@ function measureAll(): Results {
 }
 
 const results = measureAll()
-console.log(report(results, options.markdown === true))
-if (options.check === true) {
-  const misses = missed(results)
-  for (const miss of misses) console.error(`MISSED  ${miss}`)
-  if (!results.quiet)
-    console.error('the machine is busy: limits in ns and ms of hashing and fastest-first are not checked')
-  if (misses.length > 0) process.exitCode = 1
-  else console.error('every stated ratio is kept')
-}
+console.log(report(results))
+if (check) conclude(missed(results), results.quiet)
