@@ -27,6 +27,5 @@ if (control < 8) throw new Error(`this measurement sees ${control} bytes for an 
 const allocation: Allocation = {
   handle: bytesPerPick(ours.handle.make(PEERS)),
   key: bytesPerPick(ours.key.make(PEERS)),
-  acquire: bytesPerPick(ours.acquire.make(PEERS)),
 }
 console.log(JSON.stringify(allocation))

@@ -58,10 +58,10 @@ function rings({ rings: { cold, warm, total, piece, longest } }: Results): strin
   ])
 }
 
-function allocation({ allocation: { handle, key, acquire } }: Results): string {
+function allocation({ allocation: { handle, key } }: Results): string {
   const row = ({ name }: Sized, bytes: number): Row => [name, bytes.toFixed(bytes < 1 ? 3 : 0)]
   const head = ['heap growth over 1,000,000 picks', 'bytes per pick']
-  return table([head, row(ours.handle, handle), row(ours.key, key), row(ours.acquire, acquire)])
+  return table([head, row(ours.handle, handle), row(ours.key, key)])
 }
 
 function memory(results: Results): string {

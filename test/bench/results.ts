@@ -14,7 +14,7 @@ export interface UpdateTimes {
 export type Updates = Readonly<Record<string, UpdateTimes>>
 
 /** Bytes per pick, by how it is made. */
-export type Allocation = Readonly<Record<'handle' | 'key' | 'acquire', number>>
+export type Allocation = Readonly<Record<'handle' | 'key', number>>
 
 /** Milliseconds. */
 export interface RingTimes {
@@ -57,7 +57,7 @@ export class Results {
   readonly #updates: Updates[] = []
   readonly #rings: RingTimes[] = []
   readonly #memory = new Map<string, number[]>()
-  allocation: Allocation = { handle: NaN, key: NaN, acquire: NaN }
+  allocation: Allocation = { handle: NaN, key: NaN }
   /** Whether nothing else of weight ran on the machine, so that limits in nanoseconds mean something. */
   quiet = false
 
