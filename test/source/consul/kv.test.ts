@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { Checkups } from '../../../src/index.js'
 import { consulKv, type ConsulError, type ConsulKvOptions } from '../../../src/source/consul.js'
 import { leaderOf, startCluster, startConsul, whereConsul, type ConsulAgent } from '../../support/consul.js'
 import { certificate, freePort } from '../../support/servers.js'
@@ -308,6 +309,26 @@ whereConsul('consulKv against Consul', () => {
     await two.start()
     await write(3)
     await eventually(() => expect(count()).toBe(3), 20_000)
+  })
+
+  it('goes on when the leader of a cluster is frozen: reads hang, and a deadline of its own ends them', async () => {
+    const agents = await startCluster()
+    const leader = await leaderOf(agents)
+    const other = agents.find((agent) => agent !== leader)!
+    await other.put('upstreams/a/127.0.0.1:1', '')
+    const options = { prefix: 'upstreams', layout: 'upsync', wait: 1_000, requestTimeout: 1_000 } as const
+    const checkups = new Checkups({ sources: [consulKv({ ...options, address: other.address })] })
+    onTestFinished(() => checkups.close())
+    await checkups.start()
+    const state = () => checkups.getStatus().sources[0]!.state
+    expect(state()).toBe('current')
+    leader.signal('SIGSTOP')
+    await eventually(() => expect(state()).toBe('stale'), 20_000)
+    expect(checkups.selectPeer('a')!.address).toBe('127.0.0.1:1')
+    leader.signal('SIGCONT')
+    await untilDone(() => other.put('upstreams/a/127.0.0.1:2', ''))
+    await eventually(() => expect(state()).toBe('current'), 20_000)
+    await eventually(() => expect(checkups.getStatus().upstreams[0]!.levels[0]!.servers).toHaveLength(2))
   })
 })
 
