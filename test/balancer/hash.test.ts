@@ -5,6 +5,7 @@ import { hashKey } from '../../src/balancer/lib/hash.js'
 import { HashMaglev, MAGLEV_SIZE } from '../../src/balancer/lib/hash-maglev.js'
 import { HashRing, murmurRingHash, type RingHash } from '../../src/balancer/lib/hash-ring.js'
 import { Jobs } from '../../src/balancer/lib/slices.js'
+import { nginxRingHash } from '../../src/balancer/lib/nginx-hash.js'
 import { maglevTable, type Preference } from '../../src/balancer/lib/maglev.js'
 import { Ring, type Points } from '../../src/balancer/lib/ring.js'
 import type { BalancerEnv, Member, Peer } from '../../src/index.js'
@@ -195,6 +196,7 @@ describe('HashRing', () => {
   /** Few points, so that servers share them. */
   const colliding: RingHash = {
     points: (address, count) => Uint32Array.from({ length: count }, (_, j) => (Number(address) * 7 + j * 3) % 500),
+    perWeight: () => 160,
     key: (key) => Number(key),
   }
 
@@ -314,33 +316,39 @@ describe('HashMaglev', () => {
   })
 })
 
-describe('HashRing with great weights', () => {
-  it('has half the points per weight, or a quarter, where 160 would be more than 1,048,576; keys of points that stay stay', () => {
-    // 6,553 · 160 fit; one weight more and 80 per weight are left.
-    const list = [member('10.0.0.1:80', 6_500), member('10.0.0.2:80', 53)]
-    let sizes: number[] = []
-    const counting: RingHash = {
-      ...murmurRingHash,
-      points: (address, count) => {
-        sizes.push(count)
-        return murmurRingHash.points(address, count)
-      },
-    }
-    const ring = new HashRing(env, counting)
-    ring.update(list)
-    expect(sizes).toEqual([6_500 * 160, 53 * 160])
+describe('points per weight', () => {
+  it.each([
+    [819, 160],
+    [820, 80],
+    [13_107, 80],
+    [13_108, 40],
+    [26_215, 20],
+    [2 ** 31, 1],
+  ])('of all weights %i: %i', (weights, expected) => {
+    expect(murmurRingHash.perWeight(weights)).toBe(expected)
+  })
+
+  it.each([
+    [104_857, 160],
+    [104_858, 80],
+  ])('of nginx, of all weights %i: %i', (weights, expected) => {
+    expect(nginxRingHash.perWeight(weights)).toBe(expected)
+  })
+
+  it('when there are half as many, keys of the points that stay stay', () => {
+    const list = [member('10.0.0.1:80', 800), member('10.0.0.2:80', 19)]
     const keys = Array.from({ length: 20_000 }, (_, i) => `key-${i}`)
-    const before = keys.map((key) => ring.find(key, () => true)!.peer.address)
-    sizes = []
+    const map = (ring: HashRing) => keys.map((key) => ring.find(key, () => true)!.peer.address)
+    const ring = new HashRing(env, murmurRingHash)
+    ring.update(list)
+    const before = map(ring)
     const more = [...list, member('10.0.0.3:80', 1)]
     ring.update(more)
-    expect(sizes).toContain(80)
-    const after = keys.map((key) => ring.find(key, () => true)!.peer.address)
     const fresh = new HashRing(env, murmurRingHash)
     fresh.update(more)
-    expect(after).toEqual(keys.map((key) => fresh.find(key, () => true)!.peer.address))
-    // Between the two servers shares are as before, to what chance allows: 1 % of them moves.
-    const moved = after.filter((address, i) => address !== before[i]).length
+    expect(map(ring)).toEqual(map(fresh))
+    // Between the two servers shares are as before, to what chance allows.
+    const moved = map(ring).filter((address, i) => address !== before[i]).length
     expect(moved / keys.length).toBeLessThan(0.03)
   })
 })

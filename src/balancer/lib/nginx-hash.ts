@@ -1,6 +1,9 @@
 /** The hashes of nginx: of its consistent ring and of ip_hash. */
 import { crc32 } from 'node:zlib'
-import type { RingHash } from './hash-ring.js'
+import { halved, POINTS_PER_WEIGHT, type RingHash } from './hash-ring.js'
+
+/** nginx itself knows no limit; 16 M points are 150 MB, and beyond them keys may go elsewhere than there. */
+const MOST_POINTS = 16_777_216
 
 /**
  * nginx's `hash … consistent`: point j of a server is the CRC-32 of host, a zero byte, port, and the point before it as
@@ -17,6 +20,7 @@ export const nginxRingHash: RingHash = {
     }
     return points
   },
+  perWeight: (weights) => halved(POINTS_PER_WEIGHT, weights, MOST_POINTS),
   key: (key) => crc32(typeof key === 'string' ? Buffer.from(key) : key),
 }
 
