@@ -111,12 +111,12 @@ class FastestFirst implements Balancer<Estimate> {
   }
 
   #failures({ failures, failedAt }: Estimate, now: number): number {
-    return failures === 0 ? 0 : failures * Math.exp((failedAt - now) / this.#failureDecay)
+    return failures === 0 ? 0 : failures * remaining((now - failedAt) / this.#failureDecay)
   }
 
   /** How much of an estimate is not forgotten yet. */
   #kept({ at }: Estimate, now: number): number {
-    return Math.exp((at - now) / this.#decay)
+    return remaining((now - at) / this.#decay)
   }
 
   #load({ data, oldest, inFlight, weight }: Member<Estimate>, now: number): number {
@@ -131,6 +131,14 @@ class FastestFirst implements Balancer<Estimate> {
     const cost = this.#measured === 0 ? 1 : Math.max(expected, age, floor)
     return (cost * (inFlight + 1 + failures)) / weight
   }
+}
+
+/**
+ * e to the power of −x. Mostly little time has passed: below a thousandth three terms of its series are right to 2·10⁻¹⁰, in
+ * a fraction of the time.
+ */
+function remaining(x: number): number {
+  return x < 0.001 ? 1 - x + (x * x) / 2 : Math.exp(-x)
 }
 
 export function parseFastestFirst(path: string, options: Record<string, unknown>): BalancerFactory {
