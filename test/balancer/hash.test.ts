@@ -365,13 +365,15 @@ describe('Jobs', () => {
         for (let step = 0; step < steps; step++) yield
         done.push(name)
       }
-    return { jobs, done, job, turn: () => turns.shift()?.() }
+    return { jobs, done, job, turn: () => turns.shift()?.(), waiting: () => turns.length }
   }
 
   it('what comes faster than it is done: one after another is finished, and the last one is the last', () => {
-    const { jobs, done, job, turn } = world()
+    const { jobs, done, job, turn, waiting } = world()
     for (let i = 0; i < 50; i++) {
       jobs.later(job(`${i}`, 20))
+      // One slice a turn, however many jobs have come.
+      expect(waiting()).toBe(1)
       for (let turns = 0; turns < 4; turns++) turn()
     }
     expect(done.length).toBeGreaterThan(20)
