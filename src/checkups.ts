@@ -1,5 +1,6 @@
 /** What a user holds: upstreams by key, events, start and close. */
-import { array, expected, integer, onlyKeys, record, string } from './check.js'
+import { stateChannel, type StateMessage } from './channels.js'
+import { array, boolean, expected, integer, oneOf, onlyKeys, record, string } from './check.js'
 import { keepAlive, levelRandom, systemClock, systemRandom, type Clock, type Random } from './clock.js'
 import {
   compileCluster,
@@ -15,7 +16,7 @@ import { CheckupsError, ConfigError, UnknownUpstreamError } from './errors.js'
 import { Events, type CheckupsEvents, type Listener } from './events.js'
 import type { Outcome } from './health/outcome.js'
 import { Scheduler } from './health/scheduler.js'
-import { Follower, type FollowHost } from './source/follow.js'
+import { Follower, type FollowHost, type SourceEvent } from './source/follow.js'
 import type { Refused, Source } from './source/source.js'
 import { upstreamStatus, type CheckupsStatus } from './status.js'
 import {
@@ -28,7 +29,7 @@ import {
 } from './upstream/edit.js'
 import { UpstreamHandle, type HandleOwner } from './upstream/handle.js'
 import { PeerObject, type Peer } from './upstream/peer.js'
-import type { Cause } from './upstream/change.js'
+import type { Cause, ChangeEvent } from './upstream/change.js'
 import type { Pick } from './upstream/pick.js'
 import type { AttemptContext } from './upstream/attempt.js'
 import { readyOk, type ReadyOkOptions, type RetryBudget } from './upstream/retry.js'
@@ -58,6 +59,17 @@ export interface CheckupsOptions {
   readonly sources?: readonly Source[] | undefined
 }
 
+/** Of a change: whose it is, for events and status. */
+export interface ChangeOptions {
+  /** `admin`: an operator's; default `code`, the program's. */
+  readonly source?: 'code' | 'admin' | undefined
+  /** In words, for people. Default: the method's name. */
+  readonly reason?: string | undefined
+  /** Whether it may leave the upstream without any server. Default: what the upstream's `allowEmpty` says. */
+  readonly allowEmpty?: boolean | undefined
+}
+
+const CHANGE_KEYS = new Set(['source', 'reason', 'allowEmpty'])
 const OPTION_KEYS = new Set(['upstreams', 'clock', 'random', 'retryBudget', 'concurrency', 'sources'])
 
 /**
@@ -84,6 +96,8 @@ export class Checkups {
   readonly #handleOwner: HandleOwner
   readonly #startedAt: number
   #generation = 0
+  /** Changes of configurations since it was made. */
+  #updates = 0
   #closed = false
   #started: Promise<void> | undefined
   /** Whether it has been said that heartbeats do not run. */
@@ -102,10 +116,11 @@ export class Checkups {
       integer('options', 'concurrency', options.concurrency ?? 256, 1, 65_536),
     )
     this.#env = {
+      instance: this,
       clock: this.#clock,
       random,
       nextGeneration: () => ++this.#generation,
-      publish: (event) => this.#events.emit(event.type, event),
+      publish: (event) => this.#publish(event),
       onThrow,
       scheduler: this.#scheduler,
       onIdle: (key) => this.#warnIdle(key),
@@ -127,6 +142,7 @@ export class Checkups {
     )
     this.#followers = this.#follow(array('options', 'sources', options.sources ?? []) as readonly Source[])
     for (const [key, config] of configs) this.#apply(key, config, { source: 'code', reason: 'configured' })
+    this.#updates = 0
     this.#chance = levelRandom(random())
   }
 
@@ -199,12 +215,8 @@ export class Checkups {
    *
    * @throws {@link ConfigError} (the promise rejects) naming the value; nothing has changed then
    */
-  async updateUpstream(key: string, update: Cluster | UpstreamOptions): Promise<number> {
-    this.#mustBeOpen()
-    string('key', '', key)
-    const config = this.#compile(key, update)
-    if (!config.settings.allowEmpty && isEmpty(config)) throw new ConfigError(upstreamPath(key), EMPTY)
-    return this.#apply(key, config, { source: 'code', reason: 'updateUpstream' })
+  async updateUpstream(key: string, update: Cluster | UpstreamOptions, options?: ChangeOptions): Promise<number> {
+    return this.#update(key, update, causeOf(options, 'updateUpstream'))
   }
 
   /**
@@ -212,9 +224,9 @@ export class Checkups {
    *
    * @throws {@link UnknownUpstreamError} (the promise rejects)
    */
-  async deleteUpstream(key: string): Promise<number> {
+  async deleteUpstream(key: string, options?: Omit<ChangeOptions, 'allowEmpty'>): Promise<number> {
     this.#mustBeOpen()
-    return this.#delete(this.#find(key), { source: 'code', reason: 'deleteUpstream' })
+    return this.#delete(this.#find(key), causeOf(options, 'deleteUpstream'))
   }
 
   /**
@@ -222,9 +234,14 @@ export class Checkups {
    *
    * @throws {@link UnknownUpstreamError}, {@link ConfigError} (the promise rejects)
    */
-  async addServer(key: string, server: ServerOptions | string, options: { level?: string } = {}): Promise<number> {
-    const { config } = this.#find(key)
-    return this.updateUpstream(key, withServer(upstreamPath(key), config, server, options.level))
+  async addServer(
+    key: string,
+    server: ServerOptions | string,
+    options: ChangeOptions & { readonly level?: string | undefined } = {},
+  ): Promise<number> {
+    const { level, ...change } = options
+    const cluster = withServer(upstreamPath(key), this.#find(key).config, server, level)
+    return this.#update(key, cluster, causeOf(change, 'addServer'))
   }
 
   /**
@@ -232,8 +249,9 @@ export class Checkups {
    *
    * @throws {@link UnknownUpstreamError}, UnknownPeerError, {@link ConfigError} for the last one (the promise rejects)
    */
-  async removeServer(key: string, server: ServerTarget): Promise<number> {
-    return this.updateUpstream(key, withoutServer(key, this.#find(key).config, targetAddress(server)))
+  async removeServer(key: string, server: ServerTarget, options?: ChangeOptions): Promise<number> {
+    const cluster = withoutServer(key, this.#find(key).config, targetAddress(server))
+    return this.#update(key, cluster, causeOf(options, 'removeServer'))
   }
 
   /**
@@ -241,8 +259,26 @@ export class Checkups {
    *
    * @throws {@link UnknownUpstreamError}, UnknownPeerError, {@link ConfigError} (the promise rejects)
    */
-  async setServer(key: string, server: ServerTarget, change: ServerChange): Promise<number> {
-    return this.updateUpstream(key, withChange(key, this.#find(key).config, targetAddress(server), change))
+  async setServer(
+    key: string,
+    server: ServerTarget,
+    change: ServerChange,
+    options?: Omit<ChangeOptions, 'allowEmpty'>,
+  ): Promise<number> {
+    const cluster = withChange(key, this.#find(key).config, targetAddress(server), change)
+    return this.#update(key, cluster, causeOf(options, 'setServer'))
+  }
+
+  /**
+   * Says that a server is well, or all of the upstream: its failures are forgotten, a ban ends, and a heartbeat, if there is
+   * one, checks it now. What an operator or its heartbeats say of it stays.
+   *
+   * @throws {@link UnknownUpstreamError}, UnknownPeerError (the promise rejects)
+   */
+  async resetMarks(key: string, server?: ServerTarget, options?: Omit<ChangeOptions, 'allowEmpty'>): Promise<void> {
+    this.#mustBeOpen()
+    const address = server === undefined ? undefined : targetAddress(server)
+    this.#find(key).resetMarks(address, causeOf(options, 'resetMarks'))
   }
 
   // Seeing
@@ -265,6 +301,7 @@ export class Checkups {
       startedAt: this.#startedAt,
       at: this.#clock.wallTime(),
       generation: this.#generation,
+      updates: this.#updates,
       heartbeats: this.#scheduler.status,
       sources: this.#followers.map(({ status }) => status),
       upstreams: Array.from(this.#upstreams.values(), (upstream) => upstreamStatus(upstream, now)),
@@ -356,6 +393,21 @@ export class Checkups {
     })
   }
 
+  #update(key: string, update: Cluster | UpstreamOptions, { allowEmpty, ...by }: CheckedChange): number {
+    this.#mustBeOpen()
+    string('key', '', key)
+    const config = this.#compile(key, update)
+    if (!(allowEmpty ?? config.settings.allowEmpty) && isEmpty(config)) throw new ConfigError(upstreamPath(key), EMPTY)
+    return this.#apply(key, config, by)
+  }
+
+  #publish(event: ChangeEvent | SourceEvent): void {
+    this.#events.emit(event.type, event)
+    if (!stateChannel.hasSubscribers) return
+    const message: StateMessage = { checkups: this, event }
+    stateChannel.publish(message)
+  }
+
   /** A cluster keeps the options that its upstream has. */
   #compile(key: string, update: unknown): UpstreamConfig {
     const current = this.#upstreams.get(key)?.config
@@ -381,11 +433,13 @@ export class Checkups {
       this.#generation = generation - 1
       throw error
     }
+    this.#updates++
     return generation
   }
 
   #delete(upstream: Upstream, by: Cause): number {
     const generation = ++this.#generation
+    this.#updates++
     this.#upstreams.delete(upstream.key)
     this.#owners.delete(upstream.key)
     upstream.apply({ what: 'delete', generation, ...by })
@@ -402,7 +456,7 @@ export class Checkups {
         if (upstream !== undefined) this.#delete(upstream, { source: 'source', reason: source })
       },
       ownerOf: (key) => this.#owners.get(key),
-      publish: (event) => this.#events.emit(event.type, event),
+      publish: (event) => this.#publish(event),
     }
     const names = new Set<string>()
     return sources.map((source, i) => {
@@ -444,6 +498,19 @@ export class Checkups {
 }
 
 const EMPTY = 'expected at least one server; deleteUpstream removes an upstream, allowEmpty allows this'
+
+type CheckedChange = Cause & { readonly allowEmpty: boolean | undefined }
+
+function causeOf(options: ChangeOptions | undefined, method: string): CheckedChange {
+  const given = record('options', '', options ?? {})
+  onlyKeys('options', given, CHANGE_KEYS)
+  const { source = 'code', reason, allowEmpty } = given
+  return {
+    source: oneOf('options', 'source', source, ['code', 'admin']),
+    reason: reason === undefined ? method : string('options', 'reason', reason),
+    allowEmpty: allowEmpty === undefined ? undefined : boolean('options', 'allowEmpty', allowEmpty),
+  }
+}
 
 function isEmpty({ levels }: UpstreamConfig): boolean {
   return levels.every(({ servers }) => servers.length === 0)

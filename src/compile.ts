@@ -163,6 +163,13 @@ export function toCluster(
   return levels.map((level) => ({ servers: serversOf(level) }))
 }
 
+/** The canonical address of a server that is an address, or options. */
+export function serverAddress(path: string, server: unknown): string {
+  const { address } =
+    typeof server === 'string' ? parseEndpoint(path, '', server) : compileEndpoint(path, record(path, '', server))
+  return address
+}
+
 /** The options that compile to this server. */
 export function serverOptions({ endpoint, ...rest }: ServerConfig): ServerOptions {
   const { host, port, path } = endpoint

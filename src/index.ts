@@ -3,7 +3,8 @@
  *
  * @module checkups
  */
-export { Checkups, type CheckupsOptions } from './checkups.js'
+export type { ChannelMessage, HeartbeatMessage, OutcomeMessage, PickMessage, StateMessage } from './channels.js'
+export { Checkups, type ChangeOptions, type CheckupsOptions } from './checkups.js'
 export type { Clock, Random, TimerHandle } from './clock.js'
 export type { Cluster, LevelOptions, ServerDefaults, ServerOptions, Timeouts, UpstreamOptions } from './config.js'
 export {

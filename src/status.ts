@@ -1,4 +1,5 @@
 /** What an instance says of itself: for programs and people, and in the shape that lua-resty-checkups has. */
+import type { BalancerOption } from './balancer/registry.js'
 import { serverOptions } from './compile.js'
 import type { ServerOptions } from './config.js'
 import type { Found } from './health/heartbeat.js'
@@ -84,6 +85,10 @@ export interface UpstreamStatus {
   readonly key: string
   /** Of its last change. */
   readonly generation: number
+  /** The name of its policy; of one of your own that of its factory. */
+  readonly balancer: string
+  /** What its heartbeats are made with, if it has any. */
+  readonly probe: string | undefined
   /** Whether the levels are named clusters. */
   readonly keyed: boolean
   /** In order. */
@@ -98,6 +103,8 @@ export interface CheckupsStatus {
   readonly at: number
   /** Of the last change of anything. */
   readonly generation: number
+  /** How often the servers or options of an upstream were changed since it was made. */
+  readonly updates: number
   /** The scheduler of all heartbeats. */
   readonly heartbeats: SchedulerStatus
   /** The sources, in order. */
@@ -114,7 +121,20 @@ export function upstreamStatus(upstream: Upstream, now: number): UpstreamStatus 
     const own = servers.map(({ endpoint }) => serverStatus(upstream, lists, endpoint.address, now))
     return { name, servers: own, balancers }
   })
-  return { key: upstream.key, generation: upstream.generation, keyed: upstream.config.keyed, levels: named }
+  const { balancer, heartbeat } = upstream.settings
+  return {
+    key: upstream.key,
+    generation: upstream.generation,
+    balancer: balancerName(balancer),
+    probe: heartbeat?.options.type,
+    keyed: upstream.config.keyed,
+    levels: named,
+  }
+}
+
+function balancerName(balancer: BalancerOption): string {
+  if (typeof balancer === 'string') return balancer
+  return typeof balancer === 'function' ? balancer.name || 'custom' : balancer.type
 }
 
 function serverStatus(upstream: Upstream, lists: readonly Level[], address: string, now: number): ServerStatus {

@@ -3,7 +3,7 @@
  *
  *     up ──maxFails within failTimeout──► banned ──failTimeout──► trial ──ok──► up
  *      ▲                                    ▲ │                    │
- *      └──────── lifted, passed ────────────┼─┘ ◄─────failed───────┘
+ *      └──────── lifted, passed, reset ─────┼─┘ ◄─────failed───────┘
  *
  * A state that an event does not change is returned as it is, so identity tells whether anything happened.
  */
@@ -67,6 +67,8 @@ export type PassiveEvent =
   | { readonly type: 'lifted' }
   /** A heartbeat passes, which is to end a ban. */
   | { readonly type: 'passed' }
+  /** Somebody says that it is well. */
+  | { readonly type: 'reset' }
 
 const up = (bans: number, proven: boolean, failures: readonly number[] = [], unstable = false): Up => ({
   state: 'up',
@@ -102,6 +104,8 @@ export function nextPassive(passive: Passive, event: PassiveEvent, now: number, 
       return passive.state === 'banned' ? up(bans, false, [], true) : passive
     case 'passed':
       return passive.state === 'banned' ? up(bans, false) : passive
+    case 'reset':
+      return isClean(passive) ? passive : up(bans, true)
   }
 }
 

@@ -14,8 +14,8 @@ export interface Subject {
   readonly schedule: Schedule
   /** See {@link Schedule}: which of its three intervals counts now. */
   readonly pace: 'steady' | 'changing' | 'down'
-  /** A check is over. What it throws disturbs nobody. */
-  found(report: ProbeReport): void
+  /** A check is over, after so many milliseconds. What it throws disturbs nobody. */
+  found(report: ProbeReport, ms: number): void
 }
 
 /** What a watch says of its checks. */
@@ -151,9 +151,9 @@ export class Scheduler {
     if (this.#line.size > 0) queueMicrotask(() => this.#runLine())
   }
 
-  found(watch: Watch, report: ProbeReport): void {
+  found(watch: Watch, report: ProbeReport, ms: number): void {
     try {
-      watch.subject.found(report)
+      watch.subject.found(report, ms)
     } catch (error) {
       this.#onThrow(error, 'a heartbeat')
     }
@@ -287,7 +287,7 @@ export class Watch {
     this.#checks++
     this.#ended = this.#scheduler.clock.now()
     this.#duration = this.#ended - this.begun
-    if (report !== undefined) this.#scheduler.found(this, report)
+    if (report !== undefined) this.#scheduler.found(this, report, this.#duration)
     this.#hadFirst()
     this.#scheduler.ended(this)
   }

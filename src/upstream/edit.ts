@@ -17,12 +17,16 @@ export interface ServerChange {
   readonly drain?: boolean | undefined
   /** See {@link ServerDefaults.maxConns}. */
   readonly maxConns?: number | undefined
+  /** See {@link ServerDefaults.maxFails}. */
+  readonly maxFails?: number | undefined
+  /** See {@link ServerDefaults.failTimeout}. */
+  readonly failTimeout?: number | undefined
 }
 
 /** A server by its address (`'10.0.0.1:80'`), by host and port, or by its peer. */
 export type ServerTarget = string | PeerAddress | Peer
 
-const CHANGE_KEYS = new Set(['weight', 'down', 'drain', 'maxConns'])
+const CHANGE_KEYS = new Set(['weight', 'down', 'drain', 'maxConns', 'maxFails', 'failTimeout'])
 
 /** The canonical address of a target. */
 export function targetAddress(target: ServerTarget): string {

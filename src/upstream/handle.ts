@@ -36,6 +36,11 @@ export class UpstreamHandle {
     this.#upstream = owner.find(key)
   }
 
+  /** Of the last change of its servers or options: another one means another configuration. */
+  get generation(): number {
+    return this.#current().generation
+  }
+
   /** See {@link Checkups.selectPeer}. */
   selectPeer(options?: SelectOptions): Peer | undefined {
     return this.#current().selectPeer(options)

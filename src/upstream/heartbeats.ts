@@ -1,14 +1,21 @@
 /** The heartbeats of one upstream: who of its peers is checked, and how. */
 import { sameHeartbeat } from '../compile.js'
 import { firstHeartbeat, nextHeartbeat, paceOf, unchecked, type Heartbeat } from '../health/heartbeat.js'
-import type { Probe, ProbeReport, ProbeTarget } from '../health/probe/probe.js'
+import type { Probe, ProbeReport, ProbeStatus, ProbeTarget } from '../health/probe/probe.js'
 import type { HeartbeatPlan, Schedule } from '../health/schedule.js'
 import type { CheckTimes, Scheduler, Subject, Watch } from '../health/scheduler.js'
 import type { Peer } from './peer.js'
 import type { PeerState } from './state.js'
 
-/** Told of the state that a check has led to. */
-type OnFound = (state: PeerState, heartbeat: Heartbeat) => void
+/** A check that is over. */
+export interface Check {
+  readonly status: ProbeStatus
+  /** Milliseconds that it took. */
+  readonly ms: number
+}
+
+/** Told of a check and of the state that it has led to. */
+type OnFound = (state: PeerState, heartbeat: Heartbeat, check: Check) => void
 
 export class Heartbeats {
   readonly #scheduler: Scheduler
@@ -79,7 +86,9 @@ function subject(state: PeerState, schedule: Schedule, probe: Probe, onFound: On
     get pace() {
       return paceOf(state.heartbeat)
     },
-    found: (report: ProbeReport) => onFound(state, nextHeartbeat(state.heartbeat, report, schedule)),
+    found: (report: ProbeReport, ms: number) => {
+      onFound(state, nextHeartbeat(state.heartbeat, report, schedule), { status: report.status, ms })
+    },
   }
 }
 

@@ -6,6 +6,7 @@ import type { Entry, Unanswered } from './state.js'
 
 /** What a pick needs of the upstream it came from. */
 export interface PickOwner {
+  now(): number
   /** The clock's time if this level's policy wants times, else NaN. */
   timeFor(entry: Entry): number
   verdict(outcome: Outcome): Verdict
@@ -40,18 +41,21 @@ export class PickHandle implements Pick, Unanswered {
   readonly lease: number
   /** Bans of the peer when it was picked: an outcome from before the last ban says nothing of the peer now. */
   readonly bans: number
+  /** NaN if nobody wants to know how long it takes. */
   readonly start: number
+  /** Milliseconds to the answer, once there is one; NaN before. */
+  answeredAfter = NaN
   older: Unanswered | undefined = undefined
   newer: Unanswered | undefined = undefined
   readonly #owner: PickOwner
+  /** Whether its policy wants to know. */
+  readonly #timed: boolean
   #waiting: boolean
-  /** Milliseconds to the answer, once there is one. */
-  #ms = NaN
   /** Whether the policy has had its report of the answer. */
   #told = false
   #over = false
 
-  /** `start` is the time that the policy was asked at. */
+  /** `start` is the time that the policy was asked at, if it or anybody else takes times. */
   constructor(owner: PickOwner, entry: Entry, lease: number, start: number) {
     this.#owner = owner
     this.entry = entry
@@ -59,18 +63,19 @@ export class PickHandle implements Pick, Unanswered {
     this.lease = lease
     this.bans = entry.state.passive.bans
     this.start = start
-    this.#waiting = entry.level.timed
-    if (this.#waiting) entry.wait(this)
+    this.#timed = this.#waiting = entry.level.timed
+    if (this.#timed) entry.wait(this)
   }
 
   answered(status = 0): void {
+    if (this.#over || Number.isNaN(this.start) || !Number.isNaN(this.answeredAfter)) return
+    const now = this.#owner.now()
+    const ms = (this.answeredAfter = now - this.start)
     if (!this.#stopWaiting()) return
-    const now = this.#owner.timeFor(this.entry)
-    this.#ms = now - this.start
     const verdict = status === 0 ? 'ok' : this.#owner.verdict({ status })
     if (verdict !== 'ok') return
     this.#told = true
-    this.#owner.answered(this.entry, { outcome: verdict, status, ms: this.#ms, now, acquired: true })
+    this.#owner.answered(this.entry, { outcome: verdict, status, ms, now, acquired: true })
   }
 
   done(outcome: Outcome): void {
@@ -83,7 +88,7 @@ export class PickHandle implements Pick, Unanswered {
     this.#over = true
     const now = this.#owner.timeFor(this.entry)
     // A failure after an answer has no time of its own.
-    let ms = this.#told ? NaN : this.#ms
+    let ms = this.#told || !this.#timed ? NaN : this.answeredAfter
     if (this.#stopWaiting()) ms = now - this.start
     this.#owner.done(this, { outcome: verdict, status, ms, now, acquired: true }, this.#told)
   }

@@ -3,6 +3,8 @@
  * first level that has somebody and asks its balancer.
  */
 import type { Request, Result } from '../balancer/balancer.js'
+import { heartbeatChannel, outcomeChannel, pickChannel } from '../channels.js'
+import type { HeartbeatMessage, OutcomeMessage, PickMessage } from '../channels.js'
 import type { Clock, Random } from '../clock.js'
 import type { UpstreamConfig, UpstreamSettings } from '../config.js'
 import { UnknownPeerError } from '../errors.js'
@@ -12,7 +14,7 @@ import { Statuses, statusOf, verdictOf, type Outcome, type Verdict } from '../he
 import type { Scheduler } from '../health/scheduler.js'
 import type { Cause, Change, ChangeEvent, ChangeSource } from './change.js'
 import { mayBan, Standings, toLift, type Panic } from './guard.js'
-import { Heartbeats } from './heartbeats.js'
+import { Heartbeats, type Check } from './heartbeats.js'
 import type { Level, OnThrow } from './level.js'
 import { Membership } from './membership.js'
 import { PeerObject, type Peer } from './peer.js'
@@ -23,6 +25,8 @@ import type { Entry, PeerState } from './state.js'
 
 /** What an upstream is given by the instance it belongs to. */
 export interface UpstreamEnv {
+  /** The instance, for whoever listens to the channels. */
+  readonly instance: object
   readonly clock: Clock
   readonly random: Random
   readonly nextGeneration: () => number
@@ -65,7 +69,7 @@ export class Upstream implements PickOwner {
     this.statuses = new Statuses(config.settings.statuses)
     this.#env = env
     this.membership = new Membership(key, env, (state) => this.#due(state))
-    this.heartbeats = new Heartbeats(env.scheduler, (state, heartbeat) => this.#found(state, heartbeat))
+    this.heartbeats = new Heartbeats(env.scheduler, (state, heartbeat, check) => this.#found(state, heartbeat, check))
   }
 
   get settings(): UpstreamSettings {
@@ -77,9 +81,13 @@ export class Upstream implements PickOwner {
     const isPlain = options === undefined || (options.clusterKey === undefined && options.exclude === undefined)
     if (steady !== undefined && isPlain && steady.available !== 0) {
       const member = steady.pick(options ?? NO_OPTIONS, NaN)
-      if (member !== undefined && member.available) return member.peer
+      if (member !== undefined && member.available) {
+        if (pickChannel.hasSubscribers) this.#tellPick(member.peer, false, false)
+        return member.peer
+      }
     }
     const entry = this.#select(options ?? NO_OPTIONS, isPlain ? steady : undefined)
+    if (pickChannel.hasSubscribers) this.#tellPick(entry?.peer, false, false)
     if (entry === undefined) return undefined
     if (this.#trials !== 0) this.#takeSlot(entry.state, 'select')
     return entry.peer
@@ -87,13 +95,14 @@ export class Upstream implements PickOwner {
 
   acquirePeer(options: AttemptRequest = NO_OPTIONS): PickHandle | undefined {
     const entry = this.#select(options)
+    if (pickChannel.hasSubscribers) this.#tellPick(entry?.peer, true, options.tried !== undefined)
     if (entry === undefined) return undefined
     const { state } = entry
     const lease = this.#trials === 0 ? 0 : this.#takeSlot(state, 'acquire')
     entry.inFlight++
     state.inFlight++
     if (state.full) state.refresh()
-    const pick = new PickHandle(this, entry, lease, this.#asked)
+    const pick = new PickHandle(this, entry, lease, this.#startOf(entry))
     entry.level.acquired(entry)
     return pick
   }
@@ -129,7 +138,27 @@ export class Upstream implements PickOwner {
     return member?.available === true ? (member as Entry) : undefined
   }
 
+  /** Under a policy that takes no times, the time is read only for whoever listens. */
+  #startOf(entry: Entry): number {
+    return entry.level.timed || !outcomeChannel.hasSubscribers ? this.#asked : this.#env.clock.now()
+  }
+
+  #tellPick(peer: Peer | undefined, acquired: boolean, retry: boolean): void {
+    const message: PickMessage = { checkups: this.#env.instance, upstream: this.key, peer, acquired, retry }
+    pickChannel.publish(message)
+  }
+
+  #tellOutcome(peer: Peer, outcome: Verdict, status: number, ms: number, acquired: boolean): void {
+    const { instance: checkups } = this.#env
+    const message: OutcomeMessage = { checkups, upstream: this.key, peer, outcome, status, ms, acquired }
+    outcomeChannel.publish(message)
+  }
+
   // PickOwner: what becomes of the picks
+
+  now(): number {
+    return this.#env.clock.now()
+  }
 
   timeFor(entry: Entry): number {
     return entry.level.timed ? this.#env.clock.now() : NaN
@@ -154,6 +183,9 @@ export class Upstream implements PickOwner {
     entry.level.released(entry)
     if (pick.bans === state.passive.bans) this.#judge(state, result.outcome, pick.lease)
     if (state.inFlight === 0) this.#idle(state)
+    if (!outcomeChannel.hasSubscribers) return
+    const ms = Number.isNaN(pick.answeredAfter) ? this.#env.clock.now() - pick.start : pick.answeredAfter
+    this.#tellOutcome(pick.peer, result.outcome, result.status, ms, true)
   }
 
   feedbackStatus(target: Peer | PeerAddress, outcome: Outcome): boolean {
@@ -172,7 +204,20 @@ export class Upstream implements PickOwner {
     // There is no handle to say which request it was: during a trial, the report is taken to be about it.
     const lease = state.passive.state === 'trial' ? state.passive.lease : undefined
     this.#judge(state, verdict, lease?.id ?? 0)
+    if (outcomeChannel.hasSubscribers) this.#tellOutcome(state.peer, verdict, statusOf(outcome), NaN, false)
     return true
+  }
+
+  /**
+   * Forgets failures, ends a ban, and has the peer checked now if it has heartbeats; all peers without an address.
+   */
+  resetMarks(address: string | undefined, by: Cause): void {
+    const state = address === undefined ? undefined : this.membership.peers.get(address)
+    if (address !== undefined && state === undefined) throw new UnknownPeerError(this.key, address)
+    for (const one of state === undefined ? this.membership.peers.values() : [state]) {
+      this.#step(one, { type: 'reset' }, by.source, by.reason)
+      this.heartbeats.checkNow(one)
+    }
   }
 
   // Passive health
@@ -246,9 +291,14 @@ export class Upstream implements PickOwner {
   }
 
   /** As with passive health, counts are kept here, and a state that turns is a change for all to see. */
-  #found(state: PeerState, heartbeat: Heartbeat): void {
+  #found(state: PeerState, heartbeat: Heartbeat, check: Check): void {
     if (this.deleted) return
     const { address } = state.peer
+    if (heartbeatChannel.hasSubscribers) {
+      const { instance: checkups } = this.#env
+      const message: HeartbeatMessage = { checkups, upstream: this.key, peer: state.peer, ...check }
+      heartbeatChannel.publish(message)
+    }
     if (heartbeat.found === state.heartbeat.found && !isUntested(state.heartbeat)) state.heartbeat = heartbeat
     else {
       const reason = heartbeat.found === 'ok' ? 'the heartbeat passes' : heartbeat.message || 'the heartbeat fails'
