@@ -18,6 +18,8 @@ import type { Outcome } from './health/outcome.js'
 import { Scheduler } from './health/scheduler.js'
 import { Follower, type FollowHost, type SourceEvent } from './source/follow.js'
 import type { Refused, Source } from './source/source.js'
+import { digestOf, loadOf, sharedUpstream } from './upstream/shared.js'
+import type { Operation, Sync, SyncHost } from './sync/sync.js'
 import { upstreamStatus, type CheckupsStatus } from './status.js'
 import {
   targetAddress,
@@ -32,7 +34,8 @@ import { PeerObject, type Peer } from './upstream/peer.js'
 import type { Cause, ChangeEvent } from './upstream/change.js'
 import type { Pick } from './upstream/pick.js'
 import type { AttemptContext } from './upstream/attempt.js'
-import { readyOk, type ReadyOkOptions, type RetryBudget } from './upstream/retry.js'
+import { compileBudget, type RetryBudget, type RetryBudgetOptions } from './upstream/budget.js'
+import { readyOk, type ReadyOkOptions } from './upstream/retry.js'
 import type { PeerAddress, SelectOptions, UnavailableReason } from './upstream/selection.js'
 import { Upstream, type UpstreamEnv } from './upstream/upstream.js'
 
@@ -44,8 +47,12 @@ export interface CheckupsOptions {
   readonly clock?: Clock | undefined
   /** Where chance comes from, in [0, 1). Default `Math.random`; `() => 0` gives nginx's sequences from their first pick. */
   readonly random?: Random | undefined
-  /** Limits the retries of all `readyOk` calls that bring none of their own. Default: no limit. */
-  readonly retryBudget?: RetryBudget | undefined
+  /**
+   * Limits the retries of all `readyOk` calls, and so of all adapters, that bring none of their own. Default: one retry in
+   * five requests and ten a second beyond that, so that an outage brings a fifth more load and not a multiple; `false`: no
+   * limit.
+   */
+  readonly retryBudget?: RetryBudget | RetryBudgetOptions | false | undefined
   /**
    * Heartbeats under way at once, over all upstreams; further ones wait in line. Default 256: with a timeout of 1 s enough
    * for 1,280 silent peers every 5 s, and no storm of connections when many are due.
@@ -57,6 +64,11 @@ export interface CheckupsOptions {
    * hand lasts until the source has another one. Default: none.
    */
   readonly sources?: readonly Source[] | undefined
+  /**
+   * Keeps instances of several processes in agreement: one of them is in charge, and alone checks and follows sources. Made by
+   * `clusterSync`, `threadSync` or `socketSync` of `checkups/cluster`. Default: none.
+   */
+  readonly sync?: Sync | undefined
 }
 
 /** Of a change: whose it is, for events and status. */
@@ -70,7 +82,7 @@ export interface ChangeOptions {
 }
 
 const CHANGE_KEYS = new Set(['source', 'reason', 'allowEmpty'])
-const OPTION_KEYS = new Set(['upstreams', 'clock', 'random', 'retryBudget', 'concurrency', 'sources'])
+const OPTION_KEYS = new Set(['upstreams', 'clock', 'random', 'retryBudget', 'concurrency', 'sources', 'sync'])
 
 /**
  * A set of upstreams: which peer next, how that went, and who belongs to them.
@@ -91,6 +103,7 @@ export class Checkups {
   readonly #env: UpstreamEnv
   readonly #scheduler: Scheduler
   readonly #followers: readonly Follower[]
+  readonly #sync: Sync | undefined
   /** Which source has an upstream. */
   readonly #owners = new Map<string, string>()
   readonly #handleOwner: HandleOwner
@@ -107,7 +120,7 @@ export class Checkups {
   constructor(options: CheckupsOptions = {}) {
     onlyKeys('options', record('options', '', options), OPTION_KEYS)
     this.#clock = checkClock(options.clock ?? systemClock)
-    this.#budget = options.retryBudget
+    this.#budget = compileBudget('options', 'retryBudget', options.retryBudget, () => this.#clock.now())
     const random = options.random ?? systemRandom
     if (typeof random !== 'function') throw expected('options', 'random', 'a function', random)
     const onThrow: UpstreamEnv['onThrow'] = (error, during) => this.#events.caught(error, during)
@@ -121,6 +134,7 @@ export class Checkups {
       random,
       nextGeneration: () => ++this.#generation,
       publish: (event) => this.#publish(event),
+      changed: (key, change) => this.#sync?.changed(key, change),
       onThrow,
       scheduler: this.#scheduler,
       onIdle: (key) => this.#warnIdle(key),
@@ -131,6 +145,7 @@ export class Checkups {
       readyOk: (upstream, callback, readyOptions) => this.#readyOk(upstream, callback, readyOptions),
     }
     this.#startedAt = this.#clock.wallTime()
+    this.#sync = options.sync === undefined ? undefined : checkSync(options.sync)
     const upstreams = options.upstreams ?? {}
     const entries: Iterable<[string, unknown]> =
       upstreams instanceof Map
@@ -216,7 +231,7 @@ export class Checkups {
    * @throws {@link ConfigError} (the promise rejects) naming the value; nothing has changed then
    */
   async updateUpstream(key: string, update: Cluster | UpstreamOptions, options?: ChangeOptions): Promise<number> {
-    return this.#update(key, update, causeOf(options, 'updateUpstream'))
+    return this.#ask({ op: 'update', key: string('key', '', key), update, ...causeOf(options, 'updateUpstream') })
   }
 
   /**
@@ -225,8 +240,7 @@ export class Checkups {
    * @throws {@link UnknownUpstreamError} (the promise rejects)
    */
   async deleteUpstream(key: string, options?: Omit<ChangeOptions, 'allowEmpty'>): Promise<number> {
-    this.#mustBeOpen()
-    return this.#delete(this.#find(key), causeOf(options, 'deleteUpstream'))
+    return this.#ask({ op: 'delete', key, ...causeOf(options, 'deleteUpstream') })
   }
 
   /**
@@ -240,8 +254,7 @@ export class Checkups {
     options: ChangeOptions & { readonly level?: string | undefined } = {},
   ): Promise<number> {
     const { level, ...change } = options
-    const cluster = withServer(upstreamPath(key), this.#find(key).config, server, level)
-    return this.#update(key, cluster, causeOf(change, 'addServer'))
+    return this.#ask({ op: 'add', key, server, level, ...causeOf(change, 'addServer') })
   }
 
   /**
@@ -250,8 +263,7 @@ export class Checkups {
    * @throws {@link UnknownUpstreamError}, UnknownPeerError, {@link ConfigError} for the last one (the promise rejects)
    */
   async removeServer(key: string, server: ServerTarget, options?: ChangeOptions): Promise<number> {
-    const cluster = withoutServer(key, this.#find(key).config, targetAddress(server))
-    return this.#update(key, cluster, causeOf(options, 'removeServer'))
+    return this.#ask({ op: 'remove', key, address: targetAddress(server), ...causeOf(options, 'removeServer') })
   }
 
   /**
@@ -265,8 +277,7 @@ export class Checkups {
     change: ServerChange,
     options?: Omit<ChangeOptions, 'allowEmpty'>,
   ): Promise<number> {
-    const cluster = withChange(key, this.#find(key).config, targetAddress(server), change)
-    return this.#update(key, cluster, causeOf(options, 'setServer'))
+    return this.#ask({ op: 'set', key, address: targetAddress(server), change, ...causeOf(options, 'setServer') })
   }
 
   /**
@@ -276,9 +287,8 @@ export class Checkups {
    * @throws {@link UnknownUpstreamError}, UnknownPeerError (the promise rejects)
    */
   async resetMarks(key: string, server?: ServerTarget, options?: Omit<ChangeOptions, 'allowEmpty'>): Promise<void> {
-    this.#mustBeOpen()
     const address = server === undefined ? undefined : targetAddress(server)
-    this.#find(key).resetMarks(address, causeOf(options, 'resetMarks'))
+    await this.#ask({ op: 'reset', key, address, ...causeOf(options, 'resetMarks') })
   }
 
   // Seeing
@@ -294,6 +304,11 @@ export class Checkups {
     return new Map(Array.from(this.#upstreams, ([key, { config }]) => [key, toOptions(config)]))
   }
 
+  /** Of the last change of anything: it grows. */
+  get generation(): number {
+    return this.#generation
+  }
+
   /** The state of every peer now. Changes nothing. {@link toCheckupsStatus} brings it into the ancestor's shape. */
   getStatus(): CheckupsStatus {
     const now = this.#clock.now()
@@ -302,6 +317,7 @@ export class Checkups {
       at: this.#clock.wallTime(),
       generation: this.#generation,
       updates: this.#updates,
+      sync: this.#sync?.status,
       heartbeats: this.#scheduler.status,
       sources: this.#followers.map(({ status }) => status),
       upstreams: Array.from(this.#upstreams.values(), (upstream) => upstreamStatus(upstream, now)),
@@ -348,6 +364,13 @@ export class Checkups {
   }
 
   async #start(): Promise<void> {
+    if (this.#sync === undefined) return this.#lead()
+    await this.#sync.start(this.#syncHost())
+    for (const upstream of this.#upstreams.values()) upstream.started()
+  }
+
+  /** What only one process does, of those that agree. */
+  async #lead(): Promise<void> {
     this.#scheduler.start(this.#chance)
     for (const upstream of this.#upstreams.values()) upstream.started()
     await Promise.all(this.#followers.map((follower) => follower.start()))
@@ -360,7 +383,7 @@ export class Checkups {
     this.#closed = true
     for (const upstream of this.#upstreams.values()) upstream.close()
     this.#scheduler.close()
-    await Promise.all(this.#followers.map((follower) => follower.close()))
+    await Promise.all([...this.#followers.map((follower) => follower.close()), this.#sync?.close()])
   }
 
   /** {@link close}, for `await using`. */
@@ -369,7 +392,8 @@ export class Checkups {
   }
 
   #warnIdle(key: string): void {
-    if (this.#warned || this.#closed) return
+    // What another process does, is done.
+    if (this.#warned || this.#closed || this.#sync?.status !== undefined) return
     this.#warned = true
     const message = `${upstreamPath(key)} has heartbeats, and nobody has called start(): they do not run`
     process.emitWarning(message, { type: 'CheckupsWarning', code: 'CHECKUPS_NOT_STARTED' })
@@ -388,24 +412,53 @@ export class Checkups {
   ): Promise<T> {
     return readyOk(upstream, callback, options, {
       clock: this.#clock,
+      random: () => this.#chance(),
       budget: this.#budget,
       onThrow: this.#env.onThrow,
     })
   }
 
-  #update(key: string, update: Cluster | UpstreamOptions, { allowEmpty, ...by }: CheckedChange): number {
+  /** The next pick sees a change that is made here, also while others have yet to agree. */
+  async #ask(operation: Operation): Promise<number> {
     this.#mustBeOpen()
-    string('key', '', key)
+    return this.#sync?.status === undefined ? this.#perform(operation) : this.#sync.request(operation)
+  }
+
+  #perform(operation: Operation): number {
+    const { key, source, reason, allowEmpty } = operation
+    const by = { source, reason, allowEmpty }
+    switch (operation.op) {
+      case 'update':
+        return this.#update(key, operation.update, by)
+      case 'delete':
+        return this.#delete(this.#find(key), by)
+      case 'add': {
+        const { server, level } = operation
+        return this.#update(key, withServer(upstreamPath(key), this.#find(key).config, server, level), by)
+      }
+      case 'remove':
+        return this.#update(key, withoutServer(key, this.#find(key).config, operation.address), by)
+      case 'set':
+        return this.#update(key, withChange(key, this.#find(key).config, operation.address, operation.change), by)
+      case 'reset':
+        this.#find(key).resetMarks(operation.address, by)
+        return this.#find(key).generation
+    }
+  }
+
+  #update(key: string, update: Cluster | UpstreamOptions, { allowEmpty, ...by }: CheckedChange): number {
     const config = this.#compile(key, update)
     if (!(allowEmpty ?? config.settings.allowEmpty) && isEmpty(config)) throw new ConfigError(upstreamPath(key), EMPTY)
     return this.#apply(key, config, by)
   }
 
   #publish(event: ChangeEvent | SourceEvent): void {
+    // First: a listener may change something more, and what comes of that is told after this.
+    if (stateChannel.hasSubscribers) {
+      const message: StateMessage = { checkups: this, event }
+      stateChannel.publish(message)
+    }
     this.#events.emit(event.type, event)
-    if (!stateChannel.hasSubscribers) return
-    const message: StateMessage = { checkups: this, event }
-    stateChannel.publish(message)
   }
 
   /** A cluster keeps the options that its upstream has. */
@@ -418,11 +471,16 @@ export class Checkups {
   }
 
   /** An update that changes nothing is none: no event, and the generation stays. */
-  #apply(key: string, config: UpstreamConfig, by: Cause): number {
+  #apply(key: string, config: UpstreamConfig, by: Cause, agreed?: number): number {
     const known = this.#upstreams.get(key)
-    if (known !== undefined && sameConfig(known.config, config)) return known.generation
+    if (known !== undefined && sameConfig(known.config, config)) {
+      if (agreed !== undefined) known.generation = agreed
+      return known.generation
+    }
     const upstream = known ?? new Upstream(key, config, this.#env)
-    const generation = ++this.#generation
+    const before = this.#generation
+    const generation = agreed ?? before + 1
+    this.#generation = Math.max(before + 1, generation)
     // Listeners find a new upstream already there.
     if (known === undefined) this.#upstreams.set(key, upstream)
     try {
@@ -430,20 +488,47 @@ export class Checkups {
     } catch (error) {
       // A policy that could not be made: nothing has changed, nothing was told.
       if (known === undefined) this.#upstreams.delete(key)
-      this.#generation = generation - 1
+      this.#generation = before
       throw error
     }
     this.#updates++
     return generation
   }
 
-  #delete(upstream: Upstream, by: Cause): number {
-    const generation = ++this.#generation
+  #delete(upstream: Upstream, by: Cause, agreed = 0): number {
+    const generation = (this.#generation = Math.max(this.#generation + 1, agreed))
     this.#updates++
     this.#upstreams.delete(upstream.key)
     this.#owners.delete(upstream.key)
-    upstream.apply({ what: 'delete', generation, ...by })
+    upstream.apply({ what: 'delete', generation, source: by.source, reason: by.reason })
     return generation
+  }
+
+  #syncHost(): SyncHost {
+    const find = (key: string) => this.#upstreams.get(key)
+    return {
+      clock: this.#clock,
+      random: () => this.#chance(),
+      lead: () => this.#lead(),
+      perform: (operation) => this.#perform(operation),
+      keys: () => [...this.#upstreams.keys()],
+      state: () => Array.from(this.#upstreams.values(), (upstream) => sharedUpstream(upstream, this.#clock.now())),
+      optionsOf: (key) => this.getUpstream(key),
+      digest: () => digestOf(this.#upstreams.values()),
+      load: () => Array.from(this.#upstreams.values(), loadOf),
+      applyConfig: (key, options, generation, by) => {
+        this.#apply(key, compileUpstream(upstreamPath(key), options, find(key)?.config), by, generation)
+      },
+      applyDelete: (key, generation, by) => {
+        const upstream = find(key)
+        if (upstream !== undefined) this.#delete(upstream, by, generation)
+      },
+      applyHeartbeat: (key, address, heartbeat, by) => find(key)?.heard(address, heartbeat, by),
+      applyBan: (key, { address, ms, asked, reason }) =>
+        find(key)?.ban(address, ms, asked, { source: 'passive', reason }),
+      applyReset: (key, address, by) => find(key)?.resetMarks(address, by),
+      caught: this.#env.onThrow,
+    }
   }
 
   #follow(sources: readonly Source[]): Follower[] {
@@ -453,7 +538,9 @@ export class Checkups {
       update: (key, lists, source, allowEmpty) => this.#updateFrom(source, key, lists, allowEmpty),
       remove: (key, source) => {
         const upstream = this.#upstreams.get(key)
-        if (upstream !== undefined) this.#delete(upstream, { source: 'source', reason: source })
+        if (upstream === undefined) return false
+        this.#delete(upstream, { source: 'source', reason: source })
+        return true
       },
       ownerOf: (key) => this.#owners.get(key),
       publish: (event) => this.#publish(event),
@@ -497,7 +584,8 @@ export class Checkups {
   }
 }
 
-const EMPTY = 'expected at least one server; deleteUpstream removes an upstream, allowEmpty allows this'
+/** Why an update that leaves no server is refused. */
+export const EMPTY = 'expected at least one server; deleteUpstream removes an upstream, allowEmpty allows this'
 
 type CheckedChange = Cause & { readonly allowEmpty: boolean | undefined }
 
@@ -514,6 +602,15 @@ function causeOf(options: ChangeOptions | undefined, method: string): CheckedCha
 
 function isEmpty({ levels }: UpstreamConfig): boolean {
   return levels.every(({ servers }) => servers.length === 0)
+}
+
+function checkSync(sync: Sync): Sync {
+  for (const method of ['start', 'changed', 'request', 'close'] as const) {
+    if (typeof (sync as Partial<Sync>)[method] !== 'function') {
+      throw expected('options.sync', method, 'a function', (sync as Partial<Sync>)[method])
+    }
+  }
+  return sync
 }
 
 function checkClock(clock: Clock): Clock {

@@ -65,10 +65,14 @@ export type {
   UpstreamDeleteEvent,
   UpstreamUpdateEvent,
 } from './upstream/change.js'
+export type { Sync, SyncStatus } from './sync/sync.js'
 export type { ServerChange, ServerTarget } from './upstream/edit.js'
 export type { UpstreamHandle } from './upstream/handle.js'
 export type { ConnectOptions, Peer, TcpConnectOptions, UnixConnectOptions } from './upstream/peer.js'
 export type { Pick } from './upstream/pick.js'
 export type { Attempt, AttemptContext } from './upstream/attempt.js'
-export { AttemptsError, type ReadyOkOptions, type RetryBudget } from './upstream/retry.js'
+export type { Backoff } from './upstream/backoff.js'
+export type { RetryBudget, RetryBudgetOptions } from './upstream/budget.js'
+export { formatAttempts } from './upstream/log.js'
+export { AttemptsError, type ReadyOkOptions } from './upstream/retry.js'
 export type { PeerAddress, SelectOptions, UnavailableReason } from './upstream/selection.js'

@@ -8,6 +8,7 @@ import type { ProbeReport } from './health/probe/probe.js'
 import type { HealthWord } from './health/record.js'
 import type { CheckTimes, SchedulerStatus } from './health/scheduler.js'
 import type { SourceStatus } from './source/follow.js'
+import type { SyncStatus } from './sync/sync.js'
 import type { Level } from './upstream/level.js'
 import type { PeerState } from './upstream/state.js'
 import type { Upstream } from './upstream/upstream.js'
@@ -105,6 +106,8 @@ export interface CheckupsStatus {
   readonly generation: number
   /** How often the servers or options of an upstream were changed since it was made. */
   readonly updates: number
+  /** How it stands with other processes; undefined if it agrees with none. */
+  readonly sync: SyncStatus | undefined
   /** The scheduler of all heartbeats. */
   readonly heartbeats: SchedulerStatus
   /** The sources, in order. */

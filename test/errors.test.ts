@@ -4,11 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import * as library from '../src/index.js'
+import { Operations } from '../src/admin/operations.js'
 import { ConsulStore } from '../src/source/consul.js'
 import { nginxWriter } from '../src/source/nginx.js'
 import { AttemptsError, Checkups, CheckupsError, errorCodes, isCheckupsError, type ErrorCode } from '../src/index.js'
+import { clusterSync } from '../src/sync/index.js'
 import { VirtualClock } from './support/virtual-clock.js'
-import { harness, level, target } from './upstream/harness.js'
+import { address, harness, level, target } from './upstream/harness.js'
 
 const abc = { ...level('abc'), maxFails: 0 }
 const never = () => new Promise<never>(() => undefined)
@@ -66,6 +68,13 @@ const thrown: Record<ErrorCode, () => unknown> = {
       onTestFinished(() => writer.close())
     })
   },
+  ERR_CHECKUPS_REFUSED: () => {
+    const { checkups, clock } = harness(level('a'))
+    const by = { caller: { name: 'me', role: 'write' }, via: 'v1' } as const
+    const env = { checkups, clock, store: undefined, storeTimeout: 0, audit: () => undefined }
+    return new Operations(env).removeServer('api', address('a'), by)
+  },
+  ERR_CHECKUPS_SYNC: () => clusterSync().processes(),
   ERR_CHECKUPS_CLOSED: async () => {
     const { checkups } = harness(abc)
     await checkups.close()

@@ -1,5 +1,6 @@
 /** What a caller says of an attempt, and what it means for health. */
 import { expected } from '../check.js'
+import type { Clock } from '../clock.js'
 
 /**
  * How an attempt ended, for health: `ok` clears failures, `failed` counts one, `neutral` (the client went away, the caller
@@ -18,6 +19,11 @@ export type RetryVerdict = Verdict | 'next' | 'stop'
 export interface HasStatus {
   /** The status code. */
   readonly status: number
+  /**
+   * Milliseconds for which the peer has asked to be left alone: of `Retry-After` with 429 or 503. A fetch `Response` says it
+   * by its headers. For that long (at most five minutes) the peer is out, unless it is the last one.
+   */
+  readonly retryAfter?: number | undefined
 }
 
 /**
@@ -73,4 +79,24 @@ export function verdictOf(verdict: RetryVerdict): Verdict {
 export function statusOf(value: unknown): number {
   if (typeof value !== 'object' || value === null || !('status' in value)) return 0
   return typeof value.status === 'number' ? value.status : 0
+}
+
+/** Milliseconds. Longer is no load that will pass; 300 s is what Envoy and dialogue take at most. */
+const LONGEST_RETRY_AFTER = 300_000
+
+/** Milliseconds for which a peer wants to be left alone, by an outcome or a result; 0 if it does not. */
+export function retryAfterOf(value: unknown, clock: Pick<Clock, 'wallTime'>): number {
+  const status = statusOf(value)
+  if (status !== 429 && status !== 503) return 0
+  const { retryAfter, headers } = value as Partial<HasStatus> & { headers?: unknown }
+  const header = headers instanceof Headers ? headers.get('retry-after') : null
+  const ms = retryAfter ?? (header === null ? 0 : parseRetryAfter(header, clock.wallTime()))
+  return typeof ms === 'number' && ms > 0 ? Math.min(ms, LONGEST_RETRY_AFTER) : 0
+}
+
+/** Milliseconds of the header's seconds, or until its date (RFC 9110, 10.2.3); 0 if it is neither. */
+export function parseRetryAfter(header: string, wallTime: number): number {
+  if (/^\d{1,9}$/.test(header)) return Number(header) * 1_000
+  const date = /^[A-Za-z]/.test(header) ? Date.parse(header) : NaN
+  return Number.isNaN(date) ? 0 : Math.max(0, date - wallTime)
 }

@@ -43,6 +43,8 @@ interface Banned {
   readonly state: 'banned'
   readonly bans: number
   readonly until: number
+  /** Whether it has asked for that itself: then it is back without a trial. */
+  readonly asked?: true
 }
 
 interface Trial {
@@ -65,6 +67,8 @@ export type PassiveEvent =
   | { readonly type: 'due' }
   /** The ban ends now because nobody else is left. */
   | { readonly type: 'lifted' }
+  /** It wants to be left alone until then. */
+  | { readonly type: 'away'; readonly until: number; readonly mayBan: boolean }
   /** A heartbeat passes, which is to end a ban. */
   | { readonly type: 'passed' }
   /** Somebody says that it is well. */
@@ -104,6 +108,8 @@ export function nextPassive(passive: Passive, event: PassiveEvent, now: number, 
       return passive.state === 'banned' ? up(bans, false, [], true) : passive
     case 'passed':
       return passive.state === 'banned' ? up(bans, false) : passive
+    case 'away':
+      return away(passive, event.until, event.mayBan)
     case 'reset':
       return isClean(passive) ? passive : up(bans, true)
   }
@@ -124,9 +130,18 @@ function failed(passive: Up | Trial, mayBan: boolean, now: number, { maxFails, f
   return up(bans, passive.proven, failures, passive.unstable || reached)
 }
 
+/** A ban that is under way lasts at least as long; one because of failures is still followed by a trial. */
+function away(passive: Passive, until: number, mayBan: boolean): Passive {
+  if (passive.state === 'banned') return passive.until < until ? { ...passive, until } : passive
+  if (!mayBan) return passive
+  const banned: Banned = { state: 'banned', bans: passive.bans + 1, until }
+  return passive.state === 'up' ? { ...banned, asked: true } : banned
+}
+
 function due(passive: Passive, now: number, { readmit }: PassiveRules): Passive {
   const { bans } = passive
   if (passive.state === 'banned' && now >= passive.until) {
+    if (passive.asked === true) return up(bans, true)
     return readmit === 'trial' ? { state: 'trial', bans, lease: undefined } : up(bans, false)
   }
   if (passive.state === 'trial' && passive.lease !== undefined && now >= passive.lease.until) {

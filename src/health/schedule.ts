@@ -96,7 +96,8 @@ export interface HeartbeatPlan {
   readonly probe: ProbeFactory
 }
 
-const SCHEDULE_KEYS = new Set(
+/** What is no option of the probe. */
+export const SCHEDULE_KEYS: ReadonlySet<string> = new Set(
   (
     'enable interval timeout jitter fastInterval downInterval rise fall sensibility defaultDown host port panic liftsBan ' +
     'checkOnBan'

@@ -21,8 +21,8 @@ export interface FollowHost {
    * nothing of it can be, or if it has none and may not be empty.
    */
   update(key: string, lists: Cluster | UpstreamOptions, source: string, allowEmpty: boolean): readonly Refused[]
-  /** Removes an upstream, if it is there. */
-  remove(key: string, source: string): void
+  /** Removes an upstream; false if there was none. */
+  remove(key: string, source: string): boolean
   /** The source that has the upstream; the first one that gives it. Undefined if none has. */
   ownerOf(key: string): string | undefined
   publish(event: SourceEvent): void
@@ -346,6 +346,11 @@ export class Follower {
         this.#forget(key)
         changed = true
       } else refuse(key, 'it is gone; its last servers stay in use')
+    }
+    for (const key of lists.deleted ?? []) {
+      const owner = upstreams.has(key) ? this.name : this.#host.ownerOf(key)
+      if (owner !== undefined) refuse(key, `it is not deleted: the source ${owner} has it`)
+      else if (this.#host.remove(key, this.name)) changed = true
     }
     const isNews = !isDeepStrictEqual(refused, this.#refused)
     this.#refused = refused

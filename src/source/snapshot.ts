@@ -9,6 +9,7 @@ import { dirname } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { array, record, string } from '../check.js'
 import type { Cluster, UpstreamOptions } from '../config.js'
+import { syncFolder, writeSynced } from './lib/replace-file.js'
 
 /** Of the format; another one is refused. */
 const VERSION = 1
@@ -83,23 +84,12 @@ export class Snapshot {
     await this.#fs.mkdir(folder, { recursive: true })
     const temporary = `${this.#path}.${process.pid}.tmp`
     // Options may hold passwords.
-    const file = await this.#fs.open(temporary, 'w', 0o600)
-    try {
-      await file.writeFile(text)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
+    await writeSynced(temporary, text, 0o600, this.#fs)
     await this.#fs.rename(this.#path, `${this.#path}.bak`).catch((error: unknown) => {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     })
     await this.#fs.rename(temporary, this.#path)
-    const handle = await this.#fs.open(folder, 'r')
-    try {
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
+    await syncFolder(folder, this.#fs)
   }
 }
 

@@ -19,6 +19,8 @@ export interface SourceLists {
     Readonly<Record<string, Cluster | UpstreamOptions>> | ReadonlyMap<string, Cluster | UpstreamOptions>
   /** Upstreams that could not be read this time: they stay as they are. Default: none; who is not named is gone. */
   readonly unread?: readonly string[] | undefined
+  /** Upstreams that are not to be, whoever else has made them: the program, too. Default: none. */
+  readonly deleted?: readonly string[] | undefined
   /** Default: none. */
   readonly refused?: readonly Refused[] | undefined
 }

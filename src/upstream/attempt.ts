@@ -71,6 +71,11 @@ export class Limits {
     return this.#deadline !== Infinity && this.clock.now() >= this.#deadline
   }
 
+  /** Milliseconds of the total time. */
+  get left(): number {
+    return this.#deadline === Infinity ? Infinity : Math.max(0, this.#deadline - this.clock.now())
+  }
+
   get any(): boolean {
     return this.#total !== undefined || this.#each !== undefined
   }
@@ -131,7 +136,8 @@ export class Run implements AttemptContext {
     return this.#controller.signal
   }
 
-  answered(status?: number): void {
+  /** Needs no `this`. */
+  readonly answered = (status?: number): void => {
     if (this.#over) return
     this.#limits.end()
     this.#pick.answered(status)

@@ -12,8 +12,9 @@ export interface PickOwner {
   verdict(outcome: Outcome): Verdict
   /** The policy's sample of a good answer. */
   answered(entry: Entry, result: Result): void
-  /** The end; `told` if the policy has had its report by `answered`. */
-  done(pick: PickHandle, result: Result, told: boolean): void
+  /** The end; `told` if the policy has had its report by `answered`. The peer wants to be left alone for `retryAfter` ms. */
+  done(pick: PickHandle, result: Result, told: boolean, retryAfter: number): void
+  retryAfter(outcome: Outcome): number
 }
 
 /**
@@ -79,18 +80,18 @@ export class PickHandle implements Pick, Unanswered {
   }
 
   done(outcome: Outcome): void {
-    if (!this.#over) this.end(this.#owner.verdict(outcome), statusOf(outcome))
+    if (!this.#over) this.end(this.#owner.verdict(outcome), statusOf(outcome), this.#owner.retryAfter(outcome))
   }
 
   /** {@link done}, by one who has judged already. */
-  end(verdict: Verdict, status: number): void {
+  end(verdict: Verdict, status: number, retryAfter = 0): void {
     if (this.#over) return
     this.#over = true
     const now = this.#owner.timeFor(this.entry)
     // A failure after an answer has no time of its own.
     let ms = this.#told || !this.#timed ? NaN : this.answeredAfter
     if (this.#stopWaiting()) ms = now - this.start
-    this.#owner.done(this, { outcome: verdict, status, ms, now, acquired: true }, this.#told)
+    this.#owner.done(this, { outcome: verdict, status, ms, now, acquired: true }, this.#told, retryAfter)
   }
 
   [Symbol.dispose](): void {

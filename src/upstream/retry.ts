@@ -1,21 +1,15 @@
 /** readyOk: attempts on one peer after another, until one answers or a limit says stop. */
 import { integer, milliseconds } from '../check.js'
-import type { Clock } from '../clock.js'
+import { keepAlive, type Clock, type Random } from '../clock.js'
 import { brandError, type ErrorCode } from '../errors.js'
-import { statusOf, verdictOf, type RetryVerdict } from '../health/outcome.js'
+import { retryAfterOf, statusOf, verdictOf, type RetryVerdict } from '../health/outcome.js'
 import { discard, Limits, Run, type Attempt, type AttemptContext, type Ended } from './attempt.js'
+import { checkBackoff, pause, waitBefore, type Backoff } from './backoff.js'
+import type { RetryBudget } from './budget.js'
 import type { Peer } from './peer.js'
 import { levelsFor, type SelectOptions, type UnavailableReason } from './selection.js'
 import type { Entry } from './state.js'
 import type { Upstream } from './upstream.js'
-
-/** Limits the share of retries, in the manner of Finagle's RetryBudget; shared by as many calls as should share it. */
-export interface RetryBudget {
-  /** Asked before every attempt but the first: may it be made? */
-  tryRetry(): boolean
-  /** Told of every first attempt. */
-  request?(): void
-}
 
 /** Options of `readyOk`. Those that an upstream has too, win over the upstream's. */
 export interface ReadyOkOptions<T = unknown> extends Omit<SelectOptions, 'exclude'> {
@@ -35,8 +29,10 @@ export interface ReadyOkOptions<T = unknown> extends Omit<SelectOptions, 'exclud
   readonly isFailure?: ((result: T | undefined, error: unknown) => boolean | RetryVerdict) | undefined
   /** Every attempt is pushed here as it ends, also the successful one. */
   readonly attempts?: Attempt[] | undefined
-  /** Asked before every retry. Default: the instance's, or none. */
+  /** Asked before every retry. Default: the instance's. */
   readonly budget?: RetryBudget | undefined
+  /** How long to wait before a further attempt. Default: not at all, for it goes to somebody else. */
+  readonly backoff?: Backoff | undefined
 }
 
 /** Every attempt of a `readyOk` that found no peer to answer; `errors` are theirs, in order. */
@@ -82,6 +78,7 @@ function inWords({ message, cause }: Error): string {
 /** What the caller of {@link readyOk} decides for all its calls. */
 export interface RetryEnv {
   readonly clock: Clock
+  readonly random: Random
   readonly budget: RetryBudget | undefined
   readonly onThrow: (error: unknown, during: string) => void
 }
@@ -94,7 +91,7 @@ export async function readyOk<T>(
   env: RetryEnv,
 ): Promise<T> {
   checkOptions(options)
-  const { signal, budget = env.budget } = options
+  const { signal, budget = env.budget, backoff } = options
   const attempts: Attempt[] = []
   const { hashKey, clusterKey } = options
   const tries = (options.tries ?? upstream.settings.tries) || countServers(upstream, clusterKey)
@@ -114,6 +111,12 @@ export async function readyOk<T>(
       if (number > 1 && !leave.given && budget?.tryRetry() === false) {
         throw fail('ERR_CHECKUPS_RETRY_BUDGET', 'the retry budget is spent')
       }
+      if (number > 1 && backoff !== undefined) {
+        const wait = Math.min(waitBefore(number, backoff, env.random), limits.left)
+        await keepAlive(pause(wait, env.clock, signal))
+        if (isAborted(signal)) throw fail('ERR_CHECKUPS_ABORTED', 'aborted by the caller', undefined, signal?.reason)
+        if (limits.over) throw fail('ERR_CHECKUPS_TIMEOUT', `no answer within ${limits.timeout} ms`)
+      }
       // Nothing has been tried yet: the pick may take the steady path.
       const pick = upstream.acquirePeer(number === 1 ? { hashKey, clusterKey } : request)
       if (pick === undefined) {
@@ -129,7 +132,7 @@ export async function readyOk<T>(
       const context = { number, last: number >= tries, canRetry, judge: (code: number) => upstream.statuses.of(code) }
       const ended = await new Run(pick, context, limits, signal).run(callback)
       const { verdict, status, error } = judge(ended, upstream, options, env)
-      pick.end(verdictOf(verdict), status)
+      pick.end(verdictOf(verdict), status, retryAfterOf(ended.result, env.clock))
       const attempt = { peer: pick.peer, ms: ended.ms, verdict, status, error }
       attempts.push(attempt)
       options.attempts?.push(attempt)
@@ -150,7 +153,8 @@ export async function readyOk<T>(
 
 const MOST_TRIES = 2 ** 31 - 1
 
-function checkOptions({ tries = 0, timeout = 0, tryTimeout = 0 }: ReadyOkOptions<never>): void {
+function checkOptions({ tries = 0, timeout = 0, tryTimeout = 0, backoff }: ReadyOkOptions<never>): void {
+  if (backoff !== undefined) checkBackoff('options', backoff)
   integer('options', 'tries', tries, 0, MOST_TRIES)
   milliseconds('options', 'timeout', timeout)
   milliseconds('options', 'tryTimeout', tryTimeout)

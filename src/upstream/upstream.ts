@@ -2,6 +2,7 @@
  * One upstream at run time. Control enters by {@link Upstream.apply} and compiles; a pick in the steady state finds the
  * first level that has somebody and asks its balancer.
  */
+import { isDeepStrictEqual } from 'node:util'
 import type { Request, Result } from '../balancer/balancer.js'
 import { heartbeatChannel, outcomeChannel, pickChannel } from '../channels.js'
 import type { HeartbeatMessage, OutcomeMessage, PickMessage } from '../channels.js'
@@ -10,7 +11,7 @@ import type { UpstreamConfig, UpstreamSettings } from '../config.js'
 import { UnknownPeerError } from '../errors.js'
 import { isUntested, type Heartbeat } from '../health/heartbeat.js'
 import { isClean, nextPassive, type Lease, type Passive, type PassiveEvent } from '../health/passive.js'
-import { Statuses, statusOf, verdictOf, type Outcome, type Verdict } from '../health/outcome.js'
+import { retryAfterOf, Statuses, statusOf, verdictOf, type Outcome, type Verdict } from '../health/outcome.js'
 import type { Scheduler } from '../health/scheduler.js'
 import type { Cause, Change, ChangeEvent, ChangeSource } from './change.js'
 import { mayBan, Standings, toLift, type Panic } from './guard.js'
@@ -31,6 +32,8 @@ export interface UpstreamEnv {
   readonly random: Random
   readonly nextGeneration: () => number
   readonly publish: (event: ChangeEvent) => void
+  /** Every change is told here as it comes in: for those who are to have the same. */
+  readonly changed: (key: string, change: Change) => void
   readonly onThrow: OnThrow
   readonly scheduler: Scheduler
   /** Heartbeats are configured, nobody has started them, and there was a pick. */
@@ -87,16 +90,17 @@ export class Upstream implements PickOwner {
       }
     }
     const entry = this.#select(options ?? NO_OPTIONS, isPlain ? steady : undefined)
+    if (entry !== undefined && this.#trials !== 0) this.#takeSlot(entry.state, 'select')
     if (pickChannel.hasSubscribers) this.#tellPick(entry?.peer, false, false)
-    if (entry === undefined) return undefined
-    if (this.#trials !== 0) this.#takeSlot(entry.state, 'select')
-    return entry.peer
+    return entry?.peer
   }
 
   acquirePeer(options: AttemptRequest = NO_OPTIONS): PickHandle | undefined {
     const entry = this.#select(options)
-    if (pickChannel.hasSubscribers) this.#tellPick(entry?.peer, true, options.tried !== undefined)
-    if (entry === undefined) return undefined
+    if (entry === undefined) {
+      if (pickChannel.hasSubscribers) this.#tellPick(undefined, true, options.tried !== undefined)
+      return undefined
+    }
     const { state } = entry
     const lease = this.#trials === 0 ? 0 : this.#takeSlot(state, 'acquire')
     entry.inFlight++
@@ -104,6 +108,8 @@ export class Upstream implements PickOwner {
     if (state.full) state.refresh()
     const pick = new PickHandle(this, entry, lease, this.#startOf(entry))
     entry.level.acquired(entry)
+    // Last: whoever listens may pick, too, and must find this one counted.
+    if (pickChannel.hasSubscribers) this.#tellPick(entry.peer, true, options.tried !== undefined)
     return pick
   }
 
@@ -172,7 +178,11 @@ export class Upstream implements PickOwner {
     entry.level.report(entry, result)
   }
 
-  done(pick: PickHandle, result: Result, told: boolean): void {
+  retryAfter(outcome: Outcome): number {
+    return typeof outcome === 'object' ? retryAfterOf(outcome, this.#env.clock) : 0
+  }
+
+  done(pick: PickHandle, result: Result, told: boolean, retryAfter: number): void {
     const { entry } = pick
     const { state } = entry
     const wasFull = state.full
@@ -181,11 +191,14 @@ export class Upstream implements PickOwner {
     if (wasFull) state.refresh()
     if (!told || result.outcome === 'failed') entry.level.report(entry, result)
     entry.level.released(entry)
+    // Before what follows from it, and before listeners of that take their time.
+    if (outcomeChannel.hasSubscribers) {
+      const ms = Number.isNaN(pick.answeredAfter) ? this.#env.clock.now() - pick.start : pick.answeredAfter
+      this.#tellOutcome(pick.peer, result.outcome, result.status, ms, true)
+    }
     if (pick.bans === state.passive.bans) this.#judge(state, result.outcome, pick.lease)
+    if (retryAfter > 0) this.#leaveAlone(state, retryAfter)
     if (state.inFlight === 0) this.#idle(state)
-    if (!outcomeChannel.hasSubscribers) return
-    const ms = Number.isNaN(pick.answeredAfter) ? this.#env.clock.now() - pick.start : pick.answeredAfter
-    this.#tellOutcome(pick.peer, result.outcome, result.status, ms, true)
   }
 
   feedbackStatus(target: Peer | PeerAddress, outcome: Outcome): boolean {
@@ -201,11 +214,30 @@ export class Upstream implements PickOwner {
       const now = this.timeFor(entry)
       entry.level.report(entry, { outcome: verdict, status: statusOf(outcome), ms: NaN, now, acquired: false })
     }
+    if (outcomeChannel.hasSubscribers) this.#tellOutcome(state.peer, verdict, statusOf(outcome), NaN, false)
     // There is no handle to say which request it was: during a trial, the report is taken to be about it.
     const lease = state.passive.state === 'trial' ? state.passive.lease : undefined
     this.#judge(state, verdict, lease?.id ?? 0)
-    if (outcomeChannel.hasSubscribers) this.#tellOutcome(state.peer, verdict, statusOf(outcome), NaN, false)
+    const retryAfter = this.retryAfter(outcome)
+    if (retryAfter > 0) this.#leaveAlone(state, retryAfter)
     return true
+  }
+
+  /** Another process, which checks, has found something else of a peer. */
+  heard(address: string, heartbeat: Heartbeat, by: Cause): void {
+    const known = this.membership.peers.get(address)?.heartbeat
+    if (known === undefined || isDeepStrictEqual(known, heartbeat)) return
+    this.apply({ what: 'heartbeat', address, heartbeat, ...by, generation: this.#env.nextGeneration() })
+  }
+
+  /** Another process has taken it out: so it is here, unless it is the last one as seen from here. */
+  ban(address: string, ms: number, asked: boolean, by: Cause): void {
+    const state = this.membership.peers.get(address)
+    if (state === undefined || state.passive.state === 'banned' || ms <= 0) return
+    if (!mayBan(this.membership.peers, state, this.settings.protected)) return
+    const until = this.#env.clock.now() + ms
+    const passive: Passive = { state: 'banned', bans: state.passive.bans + 1, until, ...(asked && { asked }) }
+    this.apply({ what: 'passive', address, passive, ...by, generation: this.#env.nextGeneration() })
   }
 
   /**
@@ -236,6 +268,14 @@ export class Upstream implements PickOwner {
     }
   }
 
+  /** It has said itself that it has too much to do. */
+  #leaveAlone(state: PeerState, ms: number): void {
+    const until = this.#env.clock.now() + ms
+    const allowed = mayBan(this.membership.peers, state, this.settings.protected)
+    const reason = `asked to be left alone for ${Math.round(ms)} ms (Retry-After)`
+    this.#step(state, { type: 'away', until, mayBan: allowed }, 'passive', reason)
+  }
+
   /** The pick that finds a trial's slot free takes it. Returns the lease, or 0. */
   #takeSlot(state: PeerState, kind: Lease['kind']): number {
     if (state.passive.state !== 'trial' || state.passive.lease !== undefined) return 0
@@ -246,7 +286,10 @@ export class Upstream implements PickOwner {
   }
 
   #due(state: PeerState): void {
-    const reason = state.passive.state === 'banned' ? `${state.rules.failTimeout} ms are over` : 'no failure on trial'
+    const { passive, rules } = state
+    const over =
+      passive.state === 'banned' && passive.asked === true ? 'its time is over' : `${rules.failTimeout} ms are over`
+    const reason = passive.state === 'banned' ? over : 'no failure on trial'
     this.#step(state, { type: 'due' }, 'timer', reason)
   }
 
@@ -321,6 +364,7 @@ export class Upstream implements PickOwner {
       case 'passive': {
         const state = this.membership.find(change.address)
         if (state === undefined) return
+        this.#env.changed(this.key, change)
         this.#setPassive(state, change.passive)
         this.#settle(state, change)
         if (this.settings.heartbeat?.schedule.checkOnBan === true && change.passive.state === 'banned') {
@@ -331,6 +375,7 @@ export class Upstream implements PickOwner {
       case 'heartbeat': {
         const state = this.membership.peers.get(change.address)
         if (state === undefined) return
+        this.#env.changed(this.key, change)
         state.heartbeat = change.heartbeat
         state.foundSince = this.#env.clock.wallTime()
         return this.#settle(state, change)
@@ -338,6 +383,7 @@ export class Upstream implements PickOwner {
       case 'delete':
         this.close()
         this.deleted = true
+        this.#env.changed(this.key, change)
         return this.#env.publish({ type: 'upstream:delete', ...this.#info(change) })
     }
   }
@@ -356,6 +402,7 @@ export class Upstream implements PickOwner {
     this.config = config
     this.statuses = new Statuses(config.settings.statuses)
     this.generation = change.generation
+    this.#env.changed(this.key, change)
     this.#trials = 0
     const { peers } = this.membership
     for (const { passive } of peers.values()) if (passive.state === 'trial') this.#trials++

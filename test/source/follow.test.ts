@@ -486,3 +486,25 @@ describe('the snapshot', () => {
     await second.checkups.close()
   })
 })
+
+describe('what a source says is not to be', () => {
+  it('is deleted, though the program has it, and is nobody’s after that', async () => {
+    const upstreams = { api: { servers: ['10.0.0.1:80'] }, other: { servers: ['10.0.0.2:80'] } }
+    const { source, start, checkups, status } = world({}, { upstreams })
+    await start()
+    source.apply({ upstreams: {}, deleted: ['api', 'nobody'] })
+    expect([...checkups.getUpstreams().keys()]).toEqual(['other'])
+    expect(status()).toMatchObject({ state: 'current', refused: [] })
+    await checkups.updateUpstream('api', [{ servers: ['10.0.0.3:80'] }])
+    source.apply({ upstreams: {}, deleted: [] })
+    expect(checkups.getUpstreams().size).toBe(2)
+  })
+
+  it('stays while a source has it', async () => {
+    const { source, start, checkups, status } = world()
+    await start()
+    source.apply({ upstreams: { api: servers('1') }, deleted: ['api'] })
+    expect(checkups.getUpstreams().size).toBe(1)
+    expect(status().refused).toEqual([{ at: 'api', reason: 'it is not deleted: the source hand has it' }])
+  })
+})

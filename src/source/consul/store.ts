@@ -10,7 +10,8 @@ import { parseLayout } from './kv.js'
 import type { Layout } from './layout.js'
 import { printSlardarValue, type SlardarValue } from './slardar.js'
 import { parseUpsyncValue, printUpsyncValue } from './upsync.js'
-import { defined, isOptions, parseWireServer, printWireServer, splitServer, type WireServer } from './wire.js'
+import { defined, isOptions, parseWireServer, printWireServer, splitServer, WIRE_NAMES } from './wire.js'
+import type { SplitServer, WireServer } from './wire.js'
 
 /** Options of {@link ConsulStore}. */
 export interface ConsulStoreOptions extends ConsulConnectionOptions {
@@ -75,9 +76,21 @@ export class ConsulStore {
   /**
    * Writes an upstream: a cluster alone leaves its other fields as they are, a whole configuration replaces them. In the
    * layout of upsync it is one transaction up to 64 keys; beyond, new servers are written before old ones are deleted.
+   *
+   * `check` is called with what is there before it is written over, undefined if nothing is; what it throws is what this
+   * rejects with, and nothing is written.
    */
-  async put(key: string, upstream: Cluster | UpstreamOptions): Promise<StoreResult> {
-    return this.#try(key, (at) => this.#writer.put(at, key, upstream))
+  async put(
+    key: string,
+    upstream: Cluster | UpstreamOptions,
+    { check }: { readonly check?: ((stored: Cluster | UpstreamOptions | undefined) => void) | undefined } = {},
+  ): Promise<StoreResult> {
+    const look = (items: readonly Item[]) => {
+      if (check === undefined) return
+      const { upstreams } = this.#layout.parse(items.map(({ Key, Value }) => ({ key: Key, value: Value })))
+      check((upstreams as ReadonlyMap<string, Cluster | UpstreamOptions>).get(key))
+    }
+    return this.#try(key, (at) => this.#writer.put(at, key, upstream, look))
   }
 
   /**
@@ -97,6 +110,30 @@ export class ConsulStore {
       ...defined(typeof change === 'function' ? change(server) : change),
     })
     return this.#try(key, (at) => this.#writer.patch(at, key, canonical, apply))
+  }
+
+  /**
+   * Adds a server at the end of a level: the named one, or the first.
+   *
+   * @throws `UnknownUpstreamError` · `ConfigError`, also if the level has it already
+   */
+  async addServer(
+    key: string,
+    server: ServerOptions | string,
+    { level }: { readonly level?: string | undefined } = {},
+  ): Promise<StoreResult> {
+    const split = splitServer('server', server)
+    return this.#try(key, (at) => this.#writer.add(at, key, split, level))
+  }
+
+  /**
+   * Removes a server, from every level that has it.
+   *
+   * @throws `UnknownUpstreamError` · `UnknownPeerError`
+   */
+  async removeServer(key: string, address: string): Promise<StoreResult> {
+    const { address: canonical } = parseEndpoint('address', '', string('address', '', address))
+    return this.#try(key, (at) => this.#writer.remove(at, key, canonical))
   }
 
   /** Deletes an upstream. That there was none is no error: nothing has changed. */
@@ -195,11 +232,19 @@ interface Change {
 
 const deletion = ({ Key: key, ModifyIndex: index }: Item): Change => ({ key, index })
 
+type Look = (items: readonly Item[]) => void
+
 interface Writer {
-  put(at: string, key: string, upstream: Cluster | UpstreamOptions): Promise<Written>
+  /** `look` is given all that is there, and may throw. */
+  put(at: string, key: string, upstream: Cluster | UpstreamOptions, look: Look): Promise<Written>
   patch(at: string, key: string, address: string, change: (server: WireServer) => WireServer): Promise<Written>
+  add(at: string, key: string, server: SplitServer, level: string | undefined): Promise<Written>
+  remove(at: string, key: string, address: string): Promise<Written>
   delete(at: string): Promise<Written>
 }
+
+const ONE_LEVEL = 'only one level can be written in the layout of upsync'
+const NO_SOCKET = 'a unix socket cannot be written in the layout of upsync'
 
 class UpsyncWriter implements Writer {
   readonly #keys: Keys
@@ -208,9 +253,10 @@ class UpsyncWriter implements Writer {
     this.#keys = keys
   }
 
-  async put(at: string, key: string, upstream: Cluster | UpstreamOptions): Promise<Written> {
+  async put(at: string, key: string, upstream: Cluster | UpstreamOptions, look: Look): Promise<Written> {
     const wanted = upsyncServers(key, upstream)
     const there = await this.#keys.list(`${at}/`)
+    look(there)
     const known = new Map(there.map((item) => [item.Key.slice(at.length + 1), item]))
     // New servers first: of several transactions the one before leaves servers.
     const changes: Change[] = []
@@ -228,14 +274,34 @@ class UpsyncWriter implements Writer {
   }
 
   async patch(at: string, key: string, address: string, change: (server: WireServer) => WireServer): Promise<Written> {
-    const item = await this.#keys.read(`${at}/${address}`)
-    if (item === undefined) {
-      if ((await this.#keys.list(`${at}/`)).length === 0) throw new UnknownUpstreamError(key)
-      throw new UnknownPeerError(key, address)
-    }
+    const item = await this.#find(at, key, address)
     const value = printUpsyncValue(change(parseUpsyncValue(item.Key, item.Value)))
     parseUpsyncValue(`${key}.${address}`, Buffer.from(value))
     return this.#keys.write(value === textOf(item) ? [] : [{ key: item.Key, index: item.ModifyIndex, value }])
+  }
+
+  async add(at: string, key: string, { endpoint, wire }: SplitServer, level: string | undefined): Promise<Written> {
+    if (level !== undefined && level !== '0') throw new ConfigError(`${key}.cluster`, ONE_LEVEL)
+    if (endpoint.path !== undefined) throw new ConfigError(key, NO_SOCKET)
+    const there = await this.#keys.list(`${at}/`)
+    if (there.length === 0) throw new UnknownUpstreamError(key)
+    const value = printUpsyncValue(wire)
+    parseUpsyncValue(key, Buffer.from(value))
+    const name = `${at}/${endpoint.address}`
+    const item = there.find(({ Key }) => Key === name)
+    if (item !== undefined && textOf(item) !== value) throw new ConfigError(key, `${endpoint.address} is there already`)
+    return this.#keys.write(item === undefined ? [{ key: name, index: 0, value }] : [])
+  }
+
+  async remove(at: string, key: string, address: string): Promise<Written> {
+    return this.#keys.write([deletion(await this.#find(at, key, address))])
+  }
+
+  async #find(at: string, key: string, address: string): Promise<Item> {
+    const item = await this.#keys.read(`${at}/${address}`)
+    if (item !== undefined) return item
+    if ((await this.#keys.list(`${at}/`)).length === 0) throw new UnknownUpstreamError(key)
+    throw new UnknownPeerError(key, address)
   }
 
   async delete(at: string): Promise<Written> {
@@ -253,14 +319,13 @@ function upsyncServers(key: string, upstream: Cluster | UpstreamOptions): Readon
   const levels = cluster === undefined ? [{ servers: servers ?? [] }] : cluster
   const [level, ...others] = array(key, 'cluster', levels) as readonly LevelOptions[]
   if (level === undefined || others.length > 0) {
-    throw new ConfigError(`${key}.cluster`, 'only one level can be written in the layout of upsync')
+    throw new ConfigError(`${key}.cluster`, ONE_LEVEL)
   }
   const values = new Map<string, string>()
   array(key, 'servers', level.servers).forEach((server, i) => {
     const at = `${key}.servers[${i}]`
     const { endpoint, wire } = splitServer(at, server as ServerOptions | string)
-    if (endpoint.path !== undefined)
-      throw new ConfigError(at, 'a unix socket cannot be written in the layout of upsync')
+    if (endpoint.path !== undefined) throw new ConfigError(at, NO_SOCKET)
     if (values.has(endpoint.address)) throw new ConfigError(at, 'the same address as a server before it')
     const value = printUpsyncValue({ ...defined({ maxFails, failTimeout, maxConns }), ...wire })
     parseUpsyncValue(at, Buffer.from(value))
@@ -276,58 +341,79 @@ class SlardarWriter implements Writer {
     this.#keys = keys
   }
 
-  async put(at: string, key: string, upstream: Cluster | UpstreamOptions): Promise<Written> {
+  async put(at: string, key: string, upstream: Cluster | UpstreamOptions, look: Look): Promise<Written> {
     const printed = printSlardarValue(key, upstream)
     const item = await this.#keys.read(at)
+    look(item === undefined ? [] : [item])
     const { servers: _servers, cluster: _cluster, ...kept } = isOptions(upstream) ? {} : (readValue(item) ?? {})
     return this.#write(at, item, { ...kept, ...printed })
   }
 
   async patch(at: string, key: string, address: string, change: (server: WireServer) => WireServer): Promise<Written> {
-    const item = await this.#keys.read(at)
-    if (item === undefined) throw new UnknownUpstreamError(key)
-    const value = readValue(item)
-    if (value === undefined) throw new ConfigError(at, 'what is there is not the value of an upstream')
-    let found = 0
-    const patched = (level: unknown): unknown => {
-      const { servers, ...rest } = record(at, '', level)
-      if (!Array.isArray(servers)) return level
-      return {
-        ...rest,
-        servers: servers.map((server: unknown) => (isAt(server, address) ? patchedServer(server) : server)),
-      }
-    }
-    const patchedServer = (server: SlardarValue): SlardarValue => {
-      found++
-      const {
-        weight: _w,
-        max_fails: _f,
-        fail_timeout: _t,
-        max_conns: _c,
-        backup: _b,
-        down: _d,
-        drain: _r,
-        labels: _l,
-        ...rest
-      } = server
+    const patched = (server: SlardarValue): SlardarValue => {
+      const rest = Object.fromEntries(Object.entries(server).filter(([name]) => !WIRE_NAMES.includes(name)))
       const printed = printWireServer(change(parseWireServer(at, server)))
       parseWireServer(`${key}.${address}`, printed)
       return { ...rest, ...printed }
     }
+    return this.#edit(at, key, (servers) => {
+      const found = servers.some((server) => isAt(server, address))
+      return found ? servers.map((server) => (isAt(server, address) ? patched(server) : server)) : undefined
+    }).then((written) => orUnknown(written, key, address))
+  }
+
+  async add(at: string, key: string, { endpoint, wire }: SplitServer, level: string | undefined): Promise<Written> {
+    const { address, host, port, path } = endpoint
+    if (path !== undefined) throw new ConfigError(key, 'a unix socket cannot be written in the layout of Slardar')
+    const added = { host, port, ...printWireServer(wire) }
+    const written = await this.#edit(at, key, (servers, name, isFirst) => {
+      if (level === undefined ? !isFirst : name !== level) return undefined
+      if (servers.some((server) => isAt(server, address))) throw new ConfigError(key, `${address} is there already`)
+      return [...servers, added]
+    })
+    if (written === undefined) throw new ConfigError(key, `no level ${JSON.stringify(level)}`)
+    return written
+  }
+
+  async remove(at: string, key: string, address: string): Promise<Written> {
+    const written = await this.#edit(at, key, (servers) => {
+      const left = servers.filter((server) => !isAt(server, address))
+      return left.length < servers.length ? left : undefined
+    })
+    return orUnknown(written, key, address)
+  }
+
+  /** Other servers in the levels for which `edit` has some; undefined if it has for none. */
+  async #edit(
+    at: string,
+    key: string,
+    edit: (servers: readonly unknown[], level: string, isFirst: boolean) => readonly unknown[] | undefined,
+  ): Promise<Written | undefined> {
+    const item = await this.#keys.read(at)
+    if (item === undefined) throw new UnknownUpstreamError(key)
+    const value = readValue(item)
+    if (value === undefined) throw new ConfigError(at, 'what is there is not the value of an upstream')
+    let edited = 0
+    const editLevel = (level: unknown, name: string, isFirst: boolean): unknown => {
+      const { servers, ...rest } = record(at, '', level)
+      // Of an empty list Lua makes an object.
+      const others = edit(Array.isArray(servers) ? (servers as readonly unknown[]) : [], name, isFirst)
+      if (others === undefined) return level
+      edited++
+      return { ...rest, servers: others }
+    }
     const { cluster } = value
-    const result =
-      cluster === undefined
-        ? patched(value)
-        : {
-            ...value,
-            cluster: Array.isArray(cluster)
-              ? cluster.map(patched)
-              : Object.fromEntries(
-                  Object.entries(record(at, 'cluster', cluster)).map(([name, one]) => [name, patched(one)]),
-                ),
-          }
-    if (found === 0) throw new UnknownPeerError(key, address)
-    return this.#write(at, item, result as SlardarValue)
+    const levels = Array.isArray(cluster)
+      ? cluster.map((level, i) => editLevel(level, String(i), i === 0))
+      : cluster !== undefined &&
+        Object.fromEntries(
+          Object.entries(record(at, 'cluster', cluster)).map(([name, level], i) => [
+            name,
+            editLevel(level, name, i === 0),
+          ]),
+        )
+    const result = cluster === undefined ? editLevel(value, '0', true) : { ...value, cluster: levels }
+    return edited === 0 ? undefined : this.#write(at, item, result as SlardarValue)
   }
 
   async delete(at: string): Promise<Written> {
@@ -340,6 +426,11 @@ class SlardarWriter implements Writer {
     const isSame = item !== undefined && textOf(item) === text
     return this.#keys.write(isSame ? [] : [{ key: at, index: item?.ModifyIndex ?? 0, value: text }])
   }
+}
+
+function orUnknown(written: Written | undefined, key: string, address: string): Written {
+  if (written === undefined) throw new UnknownPeerError(key, address)
+  return written
 }
 
 /** Undefined if it is not the value of an upstream: then there is nothing to keep of it. */

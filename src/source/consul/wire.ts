@@ -74,7 +74,12 @@ export function isOptions(upstream: Cluster | UpstreamOptions): upstream is Upst
 }
 
 /** Where a server is, and what the formats say of it beside that. */
-export function splitServer(path: string, server: ServerOptions | string): { endpoint: Endpoint; wire: WireServer } {
+export interface SplitServer {
+  readonly endpoint: Endpoint
+  readonly wire: WireServer
+}
+
+export function splitServer(path: string, server: ServerOptions | string): SplitServer {
   if (typeof server === 'string') return { endpoint: parseEndpoint(path, '', server), wire: {} }
   const { host, port, path: socket, address, meta, ...wire } = server
   if (meta !== undefined) throw new ConfigError(`${path}.meta`, 'cannot be written')

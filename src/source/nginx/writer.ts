@@ -1,11 +1,12 @@
 /** Writes upstreams for nginx as they change: what consul-template is used for. */
-import { mkdir, open, readFile, realpath, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, readFile, realpath, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { array, expected, milliseconds, onlyKeys, record, string } from '../../check.js'
 import type { Checkups } from '../../checkups.js'
 import { systemClock } from '../../clock.js'
 import { compileUpstream } from '../../compile.js'
 import { CheckupsError } from '../../errors.js'
+import { syncFolder, writeSynced } from '../lib/replace-file.js'
 import { checkCommand, run } from './command.js'
 import { checkPrintOptions, printNginx, type PrintNginxOptions } from './print.js'
 
@@ -248,12 +249,7 @@ class Writer implements NginxWriter {
     } finally {
       await rm(temporary, { force: true })
     }
-    const handle = await open(folder, 'r')
-    try {
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
+    await syncFolder(folder)
     return true
   }
 
@@ -273,15 +269,5 @@ class Writer implements NginxWriter {
     } finally {
       for (const left of [conf, `${file}.pid`]) await rm(left, { force: true })
     }
-  }
-}
-
-async function writeSynced(path: string, text: string, mode: number): Promise<void> {
-  const file = await open(path, 'w', mode)
-  try {
-    await file.writeFile(text)
-    await file.sync()
-  } finally {
-    await file.close()
   }
 }

@@ -68,6 +68,63 @@ whereConsul('ConsulStore against Consul', () => {
     store.close()
   })
 
+  it.each(layouts)(
+    '%s: adds and removes single servers, and is asked before it writes over something',
+    async (layout) => {
+      const consul = await startConsul()
+      const store = new ConsulStore(options(consul, layout))
+      const watched = watch(consulKv(options(consul, layout)))
+      const addresses = () => Object.keys(watched.servers('api') ?? {}).sort()
+      await expect(store.addServer('api', '10.0.0.2:80')).rejects.toThrow(UnknownUpstreamError)
+      await expect(store.removeServer('api', '10.0.0.2:80')).rejects.toThrow(UnknownUpstreamError)
+      await store.put('api', [{ servers: ['10.0.0.1:80'] }])
+      expect(await store.addServer('api', { address: '10.0.0.2:80', weight: 4 })).toMatchObject({ changed: true })
+      await eventually(() => expect(watched.servers('api')).toMatchObject({ '10.0.0.2:80': { weight: 4 } }))
+      await expect(store.addServer('api', '10.0.0.2:80')).rejects.toThrow('10.0.0.2:80 is there already')
+      await expect(store.addServer('api', '10.0.0.3:80', { level: '7' })).rejects.toThrow(/level/)
+      await expect(store.addServer('api', 'unix:/run/a')).rejects.toThrow('a unix socket cannot be written')
+      await expect(store.removeServer('api', '10.0.0.9:80')).rejects.toThrow(UnknownPeerError)
+      expect(await store.removeServer('api', '10.0.0.1:80')).toMatchObject({ changed: true })
+      await eventually(() => expect(addresses()).toEqual(['10.0.0.2:80']))
+
+      const stored: unknown[] = []
+      await store.put('api', [{ servers: ['10.0.0.5:80'] }], { check: (there) => void stored.push(there) })
+      expect(stored).toMatchObject([[{ servers: [{ host: '10.0.0.2', port: 80, weight: 4 }] }]])
+      const mine = new Error('mine')
+      const check = () => {
+        throw mine
+      }
+      await expect(store.put('api', [{ servers: ['10.0.0.6:80'] }], { check })).rejects.toBe(mine)
+      await expect(store.put('new', [{ servers: ['10.0.0.6:80'] }], { check })).rejects.toBe(mine)
+      await eventually(() => expect(addresses()).toEqual(['10.0.0.5:80']))
+    },
+  )
+
+  it('slardar: a server is added to the level that is named, and to the first of the levels without a name', async () => {
+    const consul = await startConsul()
+    const store = new ConsulStore(options(consul, 'slardar'))
+    const at = 'app/upstreams/api'
+    await consul.put(at, { owner: 'ops', cluster: { c1: { servers: {} }, c2: { servers: [{ host: 'a', port: 1 }] } } })
+    await store.addServer('api', 'b:2', { level: 'c2' })
+    await store.addServer('api', 'c:3')
+    expect(JSON.parse(await value(consul, at))).toEqual({
+      owner: 'ops',
+      cluster: {
+        c1: { servers: [{ host: 'c', port: 3 }] },
+        c2: {
+          servers: [
+            { host: 'a', port: 1 },
+            { host: 'b', port: 2 },
+          ],
+        },
+      },
+    })
+    await store.removeServer('api', 'a:1')
+    expect(JSON.parse(await value(consul, at))).toMatchObject({
+      cluster: { c2: { servers: [{ host: 'b', port: 2 }] } },
+    })
+  })
+
   it('slardar: keeps what it does not know, and the settings beside a cluster', async () => {
     const consul = await startConsul()
     const store = new ConsulStore(options(consul, 'slardar'))
