@@ -4,7 +4,7 @@
  */
 import { isDeepStrictEqual } from 'node:util'
 import { record } from '../check.js'
-import type { Checkups } from '../checkups.js'
+import { EMPTY, type Checkups } from '../checkups.js'
 import { Timer, type Clock } from '../clock.js'
 import {
   compileCluster,
@@ -17,18 +17,22 @@ import {
 } from '../compile.js'
 import type { Cluster, ServerConfig, ServerOptions, UpstreamConfig, UpstreamOptions } from '../config.js'
 import { ConfigError, isCheckupsError, UnknownUpstreamError } from '../errors.js'
+import { SCHEDULE_KEYS } from '../health/schedule.js'
 import type { CheckupsStatus } from '../status.js'
 import { targetAddress, withChange, withoutServer, withServer, type ServerChange } from '../upstream/edit.js'
 import type { AdminAction, AuditEvent } from './audit.js'
-import { describe, restore } from './lib/describe.js'
+import { describe, isPlain, restore } from './lib/describe.js'
 import type { Caller } from './lib/route.js'
 import { digest } from './lib/secret.js'
 import { sparseCluster, sparseOptions } from './lib/sparse.js'
 import { RefusedError } from './refused.js'
 import type { Stored, UpstreamStore } from './store.js'
 
-/** Names of upstreams and levels that come from outside. One that is there already may have any. */
-const NAME = /^[-_.a-zA-Z0-9]{1,128}$/
+/**
+ * Names of upstreams and levels that come from outside. One that is there already may have any. In a URL `.` and `..` are no
+ * names.
+ */
+const NAME = /^(?!\.{1,2}$)[-_.a-zA-Z0-9]{1,128}$/
 
 /** Whose change it is. */
 export interface By {
@@ -91,6 +95,7 @@ interface Change {
 
 export class Operations {
   readonly #env: OperationsEnv
+  #statusText: { readonly generation: number; readonly text: string } | undefined
   readonly #tags = new Map<string, { readonly generation: number; readonly etag: string }>()
   /** The change under way, and those that wait. */
   #last: Promise<unknown> = Promise.resolve()
@@ -105,6 +110,16 @@ export class Operations {
 
   status(): CheckupsStatus {
     return this.checkups.getStatus()
+  }
+
+  /** As JSON. Of all who ask in one turn of the event loop, and see the same generation, only the first has it made. */
+  statusText(): string {
+    const generation = this.checkups.generation
+    if (this.#statusText?.generation === generation) return this.#statusText.text
+    const text = JSON.stringify(describe(this.status()))
+    this.#statusText = { generation, text }
+    setImmediate(() => (this.#statusText = undefined))
+    return text
   }
 
   /** In the order they were made. */
@@ -122,7 +137,9 @@ export class Operations {
 
   /** A cluster alone keeps the options that the upstream has; a whole configuration replaces them. */
   replace(key: string, update: unknown, by: By, conditions: Conditions = {}): Promise<Done> {
-    return this.#change(key, by, conditions, (current) => this.#put(key, 'upstream.replace', update, current))
+    return this.#change(key, by, conditions, (current) =>
+      this.#put(key, 'upstream.replace', update, current, conditions),
+    )
   }
 
   /** Other options, the rest as they are: a JSON merge patch (RFC 7386); `null` brings back the default. */
@@ -133,7 +150,10 @@ export class Operations {
       const patch = restore(path, record(path, '', changes), current?.options) as Record<string, unknown>
       const before: Record<string, unknown> = { ...current?.options }
       if ('servers' in patch || 'cluster' in patch) delete before['cluster']
-      return this.#put(key, 'upstream.patch', mergePatch(before, patch), current)
+      // Options of one policy or probe are none of another one; when checks are made, is.
+      if (isOther(patch['balancer'], before['balancer'])) delete before['balancer']
+      if (isOther(patch['heartbeat'], before['heartbeat'])) before['heartbeat'] = scheduleOf(before['heartbeat'])
+      return this.#put(key, 'upstream.patch', mergePatch(before, patch), current, conditions)
     })
   }
 
@@ -234,22 +254,35 @@ export class Operations {
     return { key, generation: this.#generationOf(key), created: false, persisted: false, applied: true }
   }
 
-  #put(key: string, what: AdminAction, update: unknown, current: Current | undefined): Change {
+  #put(key: string, what: AdminAction, update: unknown, current: Current | undefined, { ifMatch }: Conditions): Change {
     const path = upstreamPath(key)
     const full = restore(path, update, current?.options) as Cluster | UpstreamOptions
     const wanted =
       isWhole(full) || current === undefined
         ? compileUpstream(path, isWhole(full) ? full : { cluster: full }, current?.config)
         : compileCluster(`${path}.cluster`, full, current.config.settings, current.config)
+    if (current === undefined && !NAME.test(key)) {
+      throw new RefusedError('name', `expected a name of 1 to 128 of - _ . a-z A-Z 0-9, got ${JSON.stringify(key)}`)
+    }
     checkLevels(path, wanted)
+    // A store takes what the instance would refuse.
+    if (!wanted.settings.allowEmpty && wanted.levels.every(({ servers }) => servers.length === 0)) {
+      throw new ConfigError(path, EMPTY)
+    }
     const options = toOptions(wanted)
     const kept = isWhole(full) ? sparseOptions(options) : sparseCluster(options.cluster!, options)
     const before = current?.generation
+    // Of another process, which the source has not brought yet.
+    const check = (stored: Cluster | UpstreamOptions | undefined) => {
+      if (stored === undefined || current === undefined) return
+      const there = isWhole(stored) ? stored : { ...current.options, cluster: stored }
+      if (!sameServers(compileUpstream(path, there), current.config)) throw notAsItWas(key)
+    }
     const isSame = current !== undefined && sameConfig(current.config, wanted)
     return {
       what,
       here: (by) => this.checkups.updateUpstream(key, full, by),
-      there: (store) => store.put(key, kept),
+      there: (store) => store.put(key, kept, { check: ifMatch === undefined ? undefined : check }),
       isHere: (now) => now !== undefined && sameServers(now, wanted) && (isSame || this.#generationOf(key) !== before),
     }
   }
@@ -273,9 +306,6 @@ export class Operations {
     prepare: (current: Current | undefined) => Change,
   ): Promise<Done> {
     const current = this.#current(key)
-    if (current === undefined && !NAME.test(key)) {
-      throw new RefusedError('name', `expected a name of 1 to 128 of - _ . a-z A-Z 0-9, got ${JSON.stringify(key)}`)
-    }
     if (ifNone === true && current !== undefined) {
       throw new RefusedError('conflict', `there is an upstream ${JSON.stringify(key)}`)
     }
@@ -283,7 +313,7 @@ export class Operations {
       ifMatch !== undefined &&
       (current === undefined || !matches(ifMatch, this.#tag(key, current.generation, current.options)))
     ) {
-      throw new RefusedError('conflict', `the upstream ${JSON.stringify(key)} is not what it was: read it again`)
+      throw notAsItWas(key)
     }
     const change = prepare(current)
     const { store } = this.#env
@@ -295,7 +325,7 @@ export class Operations {
       before: current && describe(current.options),
       after: now && describe(now.options),
     })
-    const generation = now?.generation ?? this.status().generation
+    const generation = now?.generation ?? this.checkups.generation
     return { key, generation, created: current === undefined, persisted, applied }
   }
 
@@ -311,7 +341,7 @@ export class Operations {
     } catch (error) {
       // Bad input is the caller's; anything else is the store's.
       if (error instanceof ConfigError || isCheckupsError(error, 'ERR_CHECKUPS_CONFIG')) throw error
-      if (isCheckupsError(error, 'ERR_CHECKUPS_UNKNOWN_PEER')) throw error
+      if (error instanceof RefusedError || isCheckupsError(error, 'ERR_CHECKUPS_UNKNOWN_PEER')) throw error
       throw new RefusedError('store', `the store has not taken it: ${(error as Error).message}`, { cause: error })
     }
     const isHere = () => change.isHere(this.#current(key)?.config)
@@ -375,6 +405,10 @@ interface Current {
 const isAt = (address: string) => (server: ServerConfig) => server.endpoint.address === address
 const has = (servers: readonly ServerConfig[], address: string) => servers.some(isAt(address))
 
+function notAsItWas(key: string): RefusedError {
+  return new RefusedError('conflict', `the upstream ${JSON.stringify(key)} is not what it was: read it again`)
+}
+
 function mustBe(key: string, current: Current | undefined): Current {
   if (current === undefined) throw new UnknownUpstreamError(key)
   return current
@@ -396,23 +430,28 @@ async function orPut(
   }
 }
 
+function scheduleOf(heartbeat: unknown): object {
+  return Object.fromEntries(Object.entries(heartbeat as object).filter(([name]) => SCHEDULE_KEYS.has(name)))
+}
+
+/** Whether a patch names another `type` than the one that is there. */
+function isOther(patch: unknown, before: unknown): boolean {
+  return isPlain(patch) && typeof patch['type'] === 'string' && isPlain(before) && before['type'] !== patch['type']
+}
+
 function matches(ifMatch: string, etag: string): boolean {
   return ifMatch.split(',').some((tag) => tag.trim() === '*' || tag.trim() === etag)
 }
 
 /** RFC 7386. */
 function mergePatch(target: unknown, patch: unknown): unknown {
-  if (typeof patch !== 'object' || patch === null || Array.isArray(patch)) return patch
+  if (!isPlain(patch)) return patch
   const merged = new Map(isPlain(target) ? Object.entries(target) : [])
   for (const [name, value] of Object.entries(patch)) {
     if (value === null) merged.delete(name)
     else merged.set(name, mergePatch(merged.get(name), value))
   }
   return Object.fromEntries(merged)
-}
-
-function isPlain(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 /** Names of clusters come from outside, too. */
@@ -423,10 +462,13 @@ function checkLevels(path: string, { levels }: UpstreamConfig): void {
   }
 }
 
-/** A store may give other objects back, and cannot keep what is only of this process. */
+/** What nobody has said of a server may read otherwise in a store, whose format has defaults of its own. */
 function sameServers(a: UpstreamConfig, b: UpstreamConfig): boolean {
   const essence = ({ levels }: UpstreamConfig) =>
-    levels.map(({ name, servers }) => [name, servers.map((server) => ({ ...server, meta: undefined }))])
+    levels.map(({ name, servers }) => [
+      name,
+      servers.map(({ endpoint, weight, backup, down, drain }) => [endpoint.address, weight, backup, down, drain]),
+    ])
   return isDeepStrictEqual(essence(a), essence(b))
 }
 

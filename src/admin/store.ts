@@ -16,8 +16,15 @@ export interface Stored {
  * `UnknownUpstreamError` if it has no such upstream.
  */
 export interface UpstreamStore {
-  /** Writes an upstream: a cluster alone leaves its options as they are. */
-  put(key: string, upstream: Cluster | UpstreamOptions): Promise<Stored>
+  /**
+   * Writes an upstream: a cluster alone leaves its options as they are. `check` is called with what is there before it is
+   * written over; what it throws is what this rejects with.
+   */
+  put(
+    key: string,
+    upstream: Cluster | UpstreamOptions,
+    options?: { check?: ((stored: Cluster | UpstreamOptions | undefined) => void) | undefined },
+  ): Promise<Stored>
   /** Changes a server, in every level that has it. */
   patchServer(key: string, address: string, change: ServerChange): Promise<Stored>
   /** Adds a server, to the named level or to the first. */

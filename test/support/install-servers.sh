@@ -18,6 +18,9 @@ need fcgiwrap fcgiwrap
 need tomcat10-common /usr/share/tomcat10/bin/bootstrap.jar
 need nginx nginx
 need dnsmasq-base dnsmasq
+need chromium chromium
+# For promtool.
+need prometheus promtool
 
 if ((${#missing[@]} == 0)); then
   echo 'servers for tests: all there'

@@ -41,28 +41,38 @@ export function describe(value: unknown, name = '', depth = 0): Json | undefined
   return Object.fromEntries(entries)
 }
 
-/** With what {@link describe} has not shown, taken from where it stands now. Servers are found by address, not by place. */
+/**
+ * With what {@link describe} has not shown, taken from where it stands now. Servers are found by address, not by place. What
+ * has nothing of that in it, and what is no JSON, is what it was.
+ */
 export function restore(path: string, value: unknown, current: unknown): unknown {
   if (value === NOT_SHOWN) {
     if (current === undefined) throw new ConfigError(path, `${NOT_SHOWN} stands for what is there, and nothing is`)
     return current
   }
-  if (typeof value !== 'object' || value === null) return value
   if (Array.isArray(value)) {
     const others = Array.isArray(current) ? (current as readonly unknown[]) : []
-    return value.map((item: unknown, i) => {
+    const items = value.map((item: unknown, i) => {
       const address = addressOf(item)
       const other = address === undefined ? others[i] : others.find((one) => addressOf(one) === address)
       return restore(`${path}[${i}]`, item, other)
     })
+    return items.every((item, i) => item === value[i]) ? value : items
   }
-  const others = typeof current === 'object' && current !== null ? (current as Record<string, unknown>) : {}
-  return Object.fromEntries(
-    Object.entries(value).map(([key, item]) => [
-      key,
-      restore(`${path}.${key}`, item, Object.hasOwn(others, key) ? others[key] : undefined),
-    ]),
-  )
+  if (!isPlain(value)) return value
+  const others = isPlain(current) ? current : {}
+  const entries = Object.entries(value).map(([key, item]) => {
+    const other = Object.hasOwn(others, key) ? others[key] : undefined
+    return [key, restore(`${path}.${key}`, item, other)] as const
+  })
+  return entries.every(([key, item]) => item === value[key]) ? value : Object.fromEntries(entries)
+}
+
+/** What JSON makes of an object, and no instance of a class. */
+export function isPlain(value: unknown): value is Readonly<Record<string, unknown>> {
+  if (typeof value !== 'object' || value === null) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === Object.prototype || prototype === null
 }
 
 function addressOf(value: unknown): string | undefined {

@@ -1,7 +1,9 @@
 /** What an interface is made of: paths, and what is done at them. Who may do it is settled before. */
 import type { IncomingHttpHeaders } from 'node:http'
-import type { Role } from '../access.js'
 import type { Json } from './describe.js'
+
+/** `read` sees everything but secrets; `write` may change what it sees. */
+export type Role = 'read' | 'write'
 
 /** Who asks. */
 export interface Caller {

@@ -26,5 +26,5 @@ export function sparseCluster(cluster: Cluster, settings: UpstreamOptions): Clus
   }
   const level = ({ servers }: LevelOptions): LevelOptions => ({ servers: servers.map(server) })
   if (Array.isArray(cluster)) return (cluster as readonly LevelOptions[]).map(level)
-  return Object.fromEntries(Object.entries(cluster).map(([name, one]) => [name, level(one as LevelOptions)]))
+  return Object.fromEntries(Object.entries(cluster).map(([name, one]) => [name, level(one)]))
 }
