@@ -1,10 +1,13 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import * as core from '../src/index.js'
+import * as admin from '../src/admin/index.js'
+import * as metrics from '../src/admin/metrics.js'
 import * as httpProxy from '../src/adapter/http-proxy.js'
 import * as consul from '../src/source/consul.js'
 import * as dns from '../src/source/dns.js'
 import * as file from '../src/source/file.js'
 import * as nginx from '../src/source/nginx.js'
+import * as sync from '../src/sync/index.js'
 import { installPacked, type Installation } from './support/installed.js'
 
 let installation: Installation
@@ -68,14 +71,14 @@ describe('the packed package, installed in an empty folder', () => {
 
   it('needs none of the optional packages to be imported, also by its subpaths', () => {
     const source = `
-      for (const name of ['consul', 'dns', 'file', 'nginx', 'testing']) {
+      for (const name of ['admin', 'cluster', 'consul', 'dns', 'file', 'metrics', 'nginx', 'testing']) {
         console.log(name, Object.keys(await import('checkups/' + name)).length > 0)
       }
       const loaded = Object.keys((await import('node:module')).default._cache ?? {})
-      console.log(loaded.filter((path) => /ioredis|mysql2|yaml|dns-packet/.test(path)))
+      console.log(loaded.filter((path) => /ioredis|mysql2|yaml|dns-packet|prom-client/.test(path)))
     `
     expect(installation.run('subpaths.mjs', source)).toBe(
-      'consul true\ndns true\nfile true\nnginx true\ntesting true\n[]\n',
+      'admin true\ncluster true\nconsul true\ndns true\nfile true\nmetrics true\nnginx true\ntesting true\n[]\n',
     )
   })
 
@@ -83,6 +86,7 @@ describe('the packed package, installed in an empty folder', () => {
     const source = `
       import { Checkups } from 'checkups'
       import { file } from 'checkups/file'
+      import { collectMetrics } from 'checkups/metrics'
       import { writeFileSync } from 'node:fs'
       writeFileSync('a.yaml', 'api: [{ servers: ["10.0.0.1:80"] }]')
       const upstreams = { db: { servers: ['127.0.0.1:1'], heartbeat: { type: 'redis', defaultDown: true } } }
@@ -90,10 +94,11 @@ describe('the packed package, installed in an empty folder', () => {
       checkups.on('source:error', ({ error }) => console.log(error.message))
       await checkups.start()
       console.log(checkups.getStatus().upstreams[0].levels[0].servers[0].heartbeat.message)
+      await collectMetrics(checkups).catch((error) => console.log(error.message))
       await checkups.close()
     `
     expect(installation.run('missing.mjs', source)).toMatch(
-      /needs the package yaml: npm install yaml\n.*needs the package ioredis: npm install ioredis\n$/,
+      /needs the package yaml: npm install yaml\n.*needs the package ioredis: npm install ioredis\n.*needs the package prom-client: npm install prom-client\n$/,
     )
   })
 })
@@ -107,9 +112,13 @@ it('exports these names', () => {
     'UnknownPeerError',
     'UnknownUpstreamError',
     'errorCodes',
+    'formatAttempts',
     'isCheckupsError',
     'toCheckupsStatus',
   ])
+  expect(Object.keys(admin).sort()).toEqual(['FileStore', 'RefusedError', 'createAdminHandler', 'createAdminServer'])
+  expect(Object.keys(metrics)).toEqual(['collectMetrics'])
+  expect(Object.keys(sync).sort()).toEqual(['clusterSync', 'socketSync', 'threadSync'])
   expect(Object.keys(httpProxy)).toEqual(['balanceProxy'])
   expect(Object.keys(consul).sort()).toEqual([
     'ConsulError',
