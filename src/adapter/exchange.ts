@@ -8,7 +8,8 @@ import type { Checkups } from '../checkups.js'
 import { CheckupsError, isCheckupsError } from '../errors.js'
 import type { HasStatus, RetryVerdict } from '../health/outcome.js'
 import type { Peer } from '../upstream/peer.js'
-import type { AttemptContext } from '../upstream/attempt.js'
+import type { Attempt, AttemptContext } from '../upstream/attempt.js'
+import type { Backoff } from '../upstream/backoff.js'
 import { AttemptsError } from '../upstream/retry.js'
 import type { AgentPool, AgentSettings, PeerAgent } from './agent.js'
 import { hashKeyOf, isIdempotent, type HashKeyOption } from './http.js'
@@ -33,6 +34,16 @@ export interface ProxyFailure {
   readonly error: unknown
   /** The client's request. */
   readonly req: IncomingMessage
+}
+
+/** A request that is over. */
+export interface ProxiedRequest {
+  /** The client's request. */
+  readonly req: IncomingMessage
+  /** The upstream's key; undefined if the request named none. */
+  readonly upstream: string | undefined
+  /** Everybody who was asked, in order, as `formatAttempts` prints them. */
+  readonly attempts: readonly Attempt[]
 }
 
 /** Options of `balanceProxy`. */
@@ -65,6 +76,10 @@ export interface BalancedProxyOptions {
   readonly timeout?: number | undefined
   /** Milliseconds for each attempt until its answer begins. Default: the upstream's. */
   readonly tryTimeout?: number | undefined
+  /** How long to wait before a further attempt. Default: not at all. */
+  readonly backoff?: Backoff | undefined
+  /** Called with every request when it is over, for a log: what it throws ends nothing. */
+  readonly onEnd?: ((ended: ProxiedRequest) => void) | undefined
   /** Answers a request that could not be proxied; must end `res`. Default: a line of text. Upgrades always get that. */
   readonly onFailure?: ((failure: ProxyFailure, res: ServerResponse) => void | Promise<void>) | undefined
 }
@@ -83,10 +98,12 @@ export interface ExchangeSetup {
 /** `http-proxy` adds to these headers at every attempt, with `xfwd`. */
 const FORWARDED = ['x-forwarded-for', 'x-forwarded-port', 'x-forwarded-proto', 'x-forwarded-host'] as const
 
-type OnEnd = (verdict: RetryVerdict, status: number, error: Error | undefined) => void
+type OnEnd = (verdict: RetryVerdict, answer: HasStatus, error: Error | undefined) => void
+
+const NO_ANSWER: HasStatus = { status: 0 }
 
 /** One attempt under way. */
-class Attempt {
+class Try {
   readonly context: AttemptContext
   readonly #verdictOfFailure: () => RetryVerdict
   readonly #onEnd: OnEnd
@@ -102,10 +119,10 @@ class Attempt {
   }
 
   /** First call counts. */
-  settle(verdict: RetryVerdict, status: number, error?: Error): void {
+  settle(verdict: RetryVerdict, answer: HasStatus, error?: Error): void {
     if (this.over) return
     this.over = true
-    this.#onEnd(verdict, status, error)
+    this.#onEnd(verdict, answer, error)
   }
 
   /** It has failed; what that means depends on how far it had come. */
@@ -115,7 +132,7 @@ class Attempt {
 
   /** {@link settle}, and what is left of the request is torn down. */
   abort(verdict: RetryVerdict, error: Error): void {
-    this.settle(verdict, 0, error)
+    this.settle(verdict, NO_ANSWER, error)
     this.request?.destroy()
   }
 }
@@ -123,7 +140,7 @@ class Attempt {
 export abstract class Exchange {
   protected readonly setup: ExchangeSetup
   protected readonly req: IncomingMessage
-  protected attempt: Attempt | undefined
+  protected attempt: Try | undefined
   /** Whether the client is being answered: from then on there is no other attempt. */
   protected committed = false
   /** Whether the client has gone away. */
@@ -162,16 +179,20 @@ export abstract class Exchange {
   async run(): Promise<ProxyFailure | undefined> {
     const { checkups, options, keyOf } = this.setup
     const { req } = this
+    const attempts: Attempt[] = []
+    let key: string | undefined
     try {
-      const key = keyOf(req)
+      key = keyOf(req)
       if (key === undefined) return { status: 502, error: new Error('the request names no upstream'), req }
-      const { hashKey, clusterKey, tries, timeout, tryTimeout } = options
+      const { hashKey, clusterKey, tries, timeout, tryTimeout, backoff } = options
       await checkups.readyOk(key, (peer, context) => this.#try(peer, context), {
         hashKey: hashKey === undefined ? undefined : hashKeyOf(hashKey, req),
         clusterKey: clusterKey?.(req),
         tries,
         timeout,
         tryTimeout,
+        backoff,
+        attempts,
         isFailure: () => this.#verdict,
       })
       return undefined
@@ -181,6 +202,15 @@ export abstract class Exchange {
         : { status: statusFor(error), error, req }
     } finally {
       this.end()
+      this.#tell({ req, upstream: key, attempts })
+    }
+  }
+
+  #tell(ended: ProxiedRequest): void {
+    try {
+      this.setup.options.onEnd?.(ended)
+    } catch (error) {
+      process.emitWarning(`onEnd threw: ${String(error)}`, { type: 'CheckupsWarning' })
     }
   }
 
@@ -200,12 +230,12 @@ export abstract class Exchange {
     if (this.gone) throw new Error('the client went away')
     this.#verdict = 'failed'
     return new Promise((resolve, reject) => {
-      const attempt: Attempt = new Attempt(
+      const attempt: Try = new Try(
         context,
         () => this.#verdictOfFailure(attempt),
-        (verdict, status, error) => {
+        (verdict, answer, error) => {
           if (this.attempt === attempt) this.#verdict = verdict
-          if (error === undefined) resolve({ status })
+          if (error === undefined) resolve(answer)
           else reject(error)
         },
       )
@@ -215,7 +245,7 @@ export abstract class Exchange {
     })
   }
 
-  #launch(attempt: Attempt, peer: Peer, first: boolean): void {
+  #launch(attempt: Try, peer: Peer, first: boolean): void {
     const { agent, settings } = this.setup.agents.of(peer.upstream)
     for (const undo of this.#undo.splice(0)) undo()
     this.#undo.push(rememberHeaders(this.req))
@@ -264,7 +294,7 @@ export abstract class Exchange {
       })
   }
 
-  #gaveUp(attempt: Attempt): void {
+  #gaveUp(attempt: Try): void {
     if (!this.committed) attempt.fail(new Error('the proxy gave up'))
   }
 
@@ -281,7 +311,7 @@ export abstract class Exchange {
     return named ? { ...all, ssl: { servername: peer.host } } : all
   }
 
-  #watch(attempt: Attempt, request: ClientRequest, { timeouts }: AgentSettings): void {
+  #watch(attempt: Try, request: ClientRequest, { timeouts }: AgentSettings): void {
     attempt.request = request
     const { protocol } = this.setup.agents
     // Node keeps one time of silence per connection: while the request is sent it is about writing, then about reading.
@@ -304,7 +334,7 @@ export abstract class Exchange {
     this.onRequest(request)
   }
 
-  #verdictOfFailure(attempt: Attempt): RetryVerdict {
+  #verdictOfFailure(attempt: Try): RetryVerdict {
     if (this.gone) return 'neutral'
     if (this.committed || this.answeredElsewhere || !this.replayable) return 'stop'
     return !attempt.connected || isIdempotent(this.req.method) ? 'failed' : 'stop'

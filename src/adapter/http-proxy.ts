@@ -16,7 +16,7 @@ import { UpgradeExchange } from './upgrade-exchange.js'
 import { WebExchange } from './web-exchange.js'
 
 export type { HashHeader, HashKeyOption } from './http.js'
-export type { BalancedProxyOptions, ProxyFailure, ProxyServer } from './exchange.js'
+export type { BalancedProxyOptions, ProxiedRequest, ProxyFailure, ProxyServer } from './exchange.js'
 
 /** Handlers for a node:http server. They need no `this`. */
 export interface BalancedProxy {
@@ -29,7 +29,7 @@ export interface BalancedProxy {
 }
 
 const OPTION_KEYS = new Set(
-  'key hashKey clusterKey protocol agent proxyOptions retryStatuses bodyLimit tries timeout tryTimeout onFailure'.split(
+  'key hashKey clusterKey protocol agent proxyOptions retryStatuses bodyLimit tries timeout tryTimeout backoff onEnd onFailure'.split(
     ' ',
   ),
 )

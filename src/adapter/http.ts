@@ -1,6 +1,10 @@
 /** What every HTTP adapter goes by: what may be repeated, and a request body that can be sent again. */
-import type { IncomingMessage } from 'node:http'
+import { STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
+import { systemClock } from '../clock.js'
+import { isCheckupsError } from '../errors.js'
+import { parseRetryAfter, type RetryVerdict } from '../health/outcome.js'
+import { AttemptsError } from '../upstream/retry.js'
 
 /** The idempotent methods of RFC 9110, 9.2.2: repeating one has the effect of doing it once. */
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
@@ -13,6 +17,12 @@ export function isIdempotent(method: string | undefined): boolean {
 /** Whether a request has, or may have, a body. */
 export function hasBody({ headers }: IncomingMessage): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+}
+
+/** Milliseconds for which a peer asks to be left alone; 0 if it does not. */
+export function retryAfter({ headers }: IncomingMessage): number {
+  const header = headers['retry-after']
+  return header === undefined ? 0 : parseRetryAfter(header, systemClock.wallTime())
 }
 
 /** The key of an upstream in a Host header: lower case, without port. */
@@ -115,4 +125,63 @@ export class ReplayBody {
     else if (this.#ended) attempt.push(null)
     else this.#source.resume()
   }
+}
+
+/** What an answer comes to that is with the client already: whatever it was, nobody else is asked. */
+export function finalVerdict(verdict: RetryVerdict): RetryVerdict {
+  if (verdict === 'failed') return 'stop'
+  return verdict === 'next' ? 'neutral' : verdict
+}
+
+/** What to answer: 502 (no such upstream, or every attempt failed), 503 (nobody available), 504 (out of time). */
+export type GatewayStatus = 502 | 503 | 504
+
+/** How undici says that a peer was silent for too long. */
+const UNDICI_TIMEOUT = /^UND_ERR_(CONNECT|HEADERS|BODY)_TIMEOUT$/
+
+/** Which of the three gateway errors a failure is. */
+export function gatewayStatus(error: unknown): GatewayStatus {
+  if (!(error instanceof AttemptsError)) return 502
+  if (error.code === 'ERR_CHECKUPS_TIMEOUT') return 504
+  const last = error.attempts.at(-1)
+  if (last === undefined) return error.code === 'ERR_CHECKUPS_NO_PEER' ? 503 : 502
+  const { code } = (last.error ?? {}) as NodeJS.ErrnoException
+  return isCheckupsError(last.error, 'ERR_CHECKUPS_ATTEMPT_TIMEOUT') || UNDICI_TIMEOUT.test(code ?? '') ? 504 : 502
+}
+
+/** Answers a request that could not be proxied: as `onFailure` does, or by a line of text. */
+export async function answerFailure<F extends { readonly status: GatewayStatus }>(
+  failure: F,
+  res: ServerResponse,
+  onFailure: ((failure: F, res: ServerResponse) => void | Promise<void>) | undefined,
+): Promise<void> {
+  if (onFailure !== undefined) {
+    try {
+      await onFailure(failure, res)
+      return
+    } catch (error) {
+      process.emitWarning(`onFailure threw: ${String(error)}`, { type: 'CheckupsWarning' })
+      if (res.headersSent) return void res.destroy()
+    }
+  }
+  res.writeHead(failure.status, { 'content-type': 'text/plain' })
+  res.end(`${statusLine(failure.status)}\n`)
+}
+
+/** The same for an upgrade, of which nothing but the connection is left. */
+export function failedUpgrade(status: number): string {
+  const body = `${statusLine(status)}\n`
+  return [
+    `HTTP/1.1 ${statusLine(status)}`,
+    'Content-Type: text/plain',
+    `Content-Length: ${body.length}`,
+    'Connection: close',
+    '',
+    body,
+  ].join('\r\n')
+}
+
+/** `502 Bad Gateway`. */
+export function statusLine(status: number): string {
+  return `${status} ${STATUS_CODES[status] ?? ''}`
 }

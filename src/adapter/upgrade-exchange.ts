@@ -24,7 +24,7 @@ export class UpgradeExchange extends Exchange {
   }
 
   protected override clientGone(): void {
-    if (this.committed) this.attempt?.settle('ok', 101)
+    if (this.committed) this.attempt?.settle('ok', { status: 101 })
     else super.clientGone()
   }
 
@@ -72,7 +72,7 @@ export class UpgradeExchange extends Exchange {
       const verdict = attempt?.context.judge(status) ?? 'failed'
       this.commit(status)
       answer.once('close', () => {
-        if (answer.complete) return attempt?.settle(finalVerdict(verdict), status)
+        if (answer.complete) return attempt?.settle(finalVerdict(verdict), { status })
         attempt?.abort('stop', new Error('the answer broke off'))
         this.#socket.destroy()
       })

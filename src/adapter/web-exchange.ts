@@ -3,7 +3,7 @@ import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { Readable } from 'node:stream'
 import { Exchange, finalVerdict, type ExchangeSetup } from './exchange.js'
-import { hasBody, isIdempotent, ReplayBody } from './http.js'
+import { hasBody, isIdempotent, ReplayBody, retryAfter } from './http.js'
 
 /** Bytes that are cheaper to read to their end, for the connection's sake, than to close the connection for. */
 const WORTH_READING = 65_536
@@ -62,11 +62,13 @@ export class WebExchange extends Exchange {
     if (INVALID.test(proxyRes.statusMessage ?? '')) proxyRes.statusMessage = ''
     const status = proxyRes.statusCode ?? 0
     const verdict = attempt.context.judge(status)
-    const next = verdict === 'next' || this.setup.retryStatuses.has(status)
+    const answer = { status, retryAfter: retryAfter(proxyRes) }
+    const isBusy = status === 429 && answer.retryAfter > 0
+    const next = verdict === 'next' || isBusy || this.setup.retryStatuses.has(status)
     if (next && this.replayable && isIdempotent(this.req.method) && attempt.context.canRetry()) {
       this.#dropped.push(proxyRes)
       return dropAnswer(proxyRes, this.#res, () => {
-        attempt.settle(verdict === 'next' ? 'next' : 'failed', status, new Error(`status ${status}`))
+        attempt.settle(verdict === 'next' || isBusy ? 'next' : 'failed', answer)
       })
     }
     this.#answer = proxyRes
@@ -76,7 +78,7 @@ export class WebExchange extends Exchange {
       if (proxyRes.complete) {
         // A peer that has answered before it had the whole body is not kept waiting for the rest.
         if (attempt.request?.writableFinished === false) attempt.request.destroy()
-        return attempt.settle(finalVerdict(verdict), status)
+        return attempt.settle(finalVerdict(verdict), answer)
       }
       attempt.abort(this.gone ? 'neutral' : 'stop', new Error('the answer broke off'))
       // Without this the client would wait for the rest for ever.
