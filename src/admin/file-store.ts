@@ -63,8 +63,8 @@ export class FileStore implements UpstreamStore, Source {
   /** See {@link UpstreamStore}. */
   put(
     key: string,
-    upstream: Value,
-    { check }: { check?: ((stored: Value | undefined) => void) | undefined } = {},
+    upstream: Cluster | UpstreamOptions,
+    { check }: { check?: ((stored: Cluster | UpstreamOptions | undefined) => void) | undefined } = {},
   ): Promise<Stored> {
     return this.#edit(key, (before) => {
       check?.(before)

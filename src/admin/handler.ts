@@ -42,7 +42,15 @@ export interface AdminInterfaces {
   /** ngx_dynamic_upstream's: `/dynamic`. At `/dynamic-upstream`. */
   readonly dynamicUpstream?: boolean | string | undefined
   /** `/add`, `/get` and `/delete` of one upstream's numbered servers. At `/shared-dict`. */
-  readonly sharedDict?: { readonly upstream: string; readonly prefix?: string | undefined } | undefined
+  readonly sharedDict?: SharedDictOptions | undefined
+}
+
+/** Whose servers have numbers. */
+export interface SharedDictOptions {
+  /** The upstream's key. */
+  readonly upstream: string
+  /** Default `/shared-dict`. */
+  readonly prefix?: string | undefined
 }
 
 /** Metrics, as a registry of prom-client has them. */
@@ -133,7 +141,7 @@ const STATUS_OF: Readonly<Record<RefusalReason, number>> = {
 /**
  * The admin interface of an instance: a JSON interface at `/v1/`, a page at `/`, and the ancestors' interfaces.
  *
- * @throws {@link ConfigError}
+ * @throws `ConfigError`
  */
 export function createAdminHandler(checkups: Checkups, options: AdminOptions = {}): AdminHandler {
   const handler = new Handler(checkups, options)

@@ -12,6 +12,7 @@ export {
   type AdminInterfaces,
   type AdminMetrics,
   type AdminOptions,
+  type SharedDictOptions,
 } from './handler.js'
 export type { Json } from './lib/describe.js'
 export type { Role } from './lib/route.js'

@@ -38,7 +38,7 @@ const LONGEST_HEADERS = 16_384
 /**
  * Serves the admin interface; resolves when it listens. Keeps the process alive until it is closed.
  *
- * @throws {@link ConfigError} (the promise rejects), also where anybody could reach it and nobody is asked who they are
+ * @throws `ConfigError` (the promise rejects), also where anybody could reach it and nobody is asked who they are
  */
 export async function createAdminServer(checkups: Checkups, options: AdminServerOptions = {}): Promise<AdminServer> {
   const path = 'createAdminServer'

@@ -125,7 +125,10 @@ export class Agreement implements Sync {
     if ('hub' in end) {
       leading()
       const coordinator = new Coordinator(host, end.hub, this.#transport.id, this.#shareBans, revision)
-      if (this.#controller.signal.aborted) { coordinator.close(); return; }
+      if (this.#controller.signal.aborted) {
+        coordinator.close()
+        return
+      }
       this.#coordinator = coordinator
       this.#worker = undefined
       return coordinator.start()

@@ -14,7 +14,7 @@ import type { Sync } from './sync.js'
 
 export type { ClusterStatus, SyncOptions } from './agreement.js'
 export type { ProcessStatus } from './messages.js'
-export type { Load, Sync, SyncStatus } from './sync.js'
+export type { Load, ServerLoad, Sync, SyncStatus } from './sync.js'
 
 /** A way to agree, for the option `sync` of one instance. */
 export interface ProcessSync extends Sync {

@@ -37,8 +37,18 @@ export interface SharedUpstream {
 
 /** How many requests a process has in flight, of each server. */
 export interface Load {
+  /** The upstream's key. */
   readonly key: string
-  readonly servers: readonly { readonly address: string; readonly inFlight: number }[]
+  /** Those that have any. */
+  readonly servers: readonly ServerLoad[]
+}
+
+/** Requests in flight, of one server. */
+export interface ServerLoad {
+  /** Canonical address. */
+  readonly address: string
+  /** How many. */
+  readonly inFlight: number
 }
 
 /** What an instance does for its {@link Sync}. */

@@ -335,6 +335,21 @@ describe('what is too much', () => {
   })
 })
 
+describe('metrics', () => {
+  it('are served to whoever may read, and to nobody else', async () => {
+    const metrics = { contentType: 'text/plain; version=0.0.4', metrics: async () => 'up 1\n' }
+    const { ask } = await admin(api, { tokens, metrics })
+    expect((await ask('GET', '/metrics')).status).toBe(401)
+    expect(await ask('GET', '/metrics', { headers: bearer(READ) })).toMatchObject({
+      status: 200,
+      text: 'up 1\n',
+      headers: { 'content-type': 'text/plain; version=0.0.4' },
+    })
+    expect((await ask('POST', '/metrics', { headers: bearer(WRITE) })).status).toBe(404)
+    expect(() => createAdminHandler(new Checkups(), { metrics: {} as never })).toThrow('a registry of prom-client')
+  })
+})
+
 describe('whatever is sent', () => {
   it('there is an answer, and after a refusal nothing has changed', async () => {
     const { ask, checkups } = await admin(api)

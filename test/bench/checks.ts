@@ -15,6 +15,7 @@ export function missed(results: Results): string[] {
     for (const other of [theirs.undiciBalanced, theirs.grpcRoundRobin, theirs.grpcWeighted]) {
       atMost(`${ours.handle.name} ${size}, beside ${other.name}`, handle(n), results.picks.ns(other, n), 'ns')
     }
+    atMost(`${ours.heard.name} ${size}`, results.picks.ns(ours.heard, n) / handle(n), 4, 'times')
     const alias = results.picks.ns(theirs.loadbalanceWeighted, n)
     atMost(`${ours.handle.name} ${size}, to loadbalance`, handle(n) / alias, 2, 'times')
     atMost(

@@ -1,4 +1,5 @@
 /** What is measured: a name, and what makes its pick over n peers. */
+import { subscribe } from 'node:diagnostics_channel'
 import type { BalancerOption, ConsistentHashOptions, UpstreamOptions } from 'checkups'
 import { churn, churnWithTrials } from './churn.js'
 import * as keyPeers from './key-peers.js'
@@ -62,6 +63,18 @@ const byHash =
     return (hashKey) => handle.selectPeer({ hashKey })
   }
 
+/** While somebody listens to the picks. */
+function heard(n: number): PickFunction {
+  let told = 0
+  subscribe('checkups:pick', () => {
+    told++
+  })
+  const pick = byHandle(n)
+  pick()
+  if (told !== 1) throw new Error('nobody is told')
+  return pick
+}
+
 function byKeyOfThousand(n: number): PickFunction {
   const others = Array.from({ length: 999 }, (_, i) => [`other-${i}`, { servers: servers(2) }] as const)
   const checkups = new Checkups({
@@ -90,6 +103,7 @@ const somebody = {}
 export const ours = {
   handle: { name: 'upstream(key).selectPeer()', make: byHandle },
   everyPolicy: { name: 'the same where six policies have run', make: everyPolicyHasRun },
+  heard: { name: 'the same with a subscriber of checkups:pick', make: heard },
   key: { name: 'selectPeer(key), 1 upstream', make: byKey },
   keyOfThousand: { name: 'selectPeer(key), 1,000 upstreams', make: byKeyOfThousand },
   acquire: { name: "acquirePeer() + done('ok')", make: acquireAndDone('wrr') },

@@ -235,7 +235,7 @@ describe('attempts as nginx logs them', () => {
   it('without an answer there is no status, and without an attempt nothing', async () => {
     const { checkups } = harness(level('ab'))
     const error = await checkups.readyOk('api', refused).catch((error: unknown) => error as AttemptsError)
-    expect(formatAttempts((error).attempts)).toBe(`${address('a')}, ${address('b')} -, - 0.000, 0.000`)
+    expect(formatAttempts(error.attempts)).toBe(`${address('a')}, ${address('b')} -, - 0.000, 0.000`)
     expect(formatAttempts([])).toBe('- - -')
   })
 })
