@@ -223,26 +223,29 @@ describe('without the one in charge', () => {
     await eventually(async () => expect(await a.call('sync')).toMatchObject({ state: 'connected' }))
   })
 
-  it('by socket another one takes over, with everything, and exactly one', async () => {
-    const { first, workers } = await world({ kind: 'socket', workers: 4 })
-    await first.call('update', 'api', servers(3, 4))
-    for (let alive = [...workers], leader = first; alive.length > 1;) {
-      await leader.kill()
-      await eventually(async () => {
-        const all = await Promise.all(alive.map((node) => node.call('sync')))
-        expect(all.map((one) => one?.role).sort()).toEqual([
-          'coordinator',
-          ...Array<string>(alive.length - 1).fill('worker'),
-        ])
-        expect(all.map((one) => one?.state)).toEqual(Array(alive.length).fill('connected'))
-        expect(all.find((one) => one?.role === 'coordinator')?.workers).toBe(alive.length - 1)
-      })
-      const roles = await Promise.all(alive.map(async (node) => (await node.call('sync'))?.role))
-      leader = alive[roles.indexOf('coordinator')]!
-      expect(await leader.call('heartbeats')).toBe(true)
-      await alive.find((node) => node !== leader)!.call('add', 'api', `10.0.0.1:${10 + alive.length}`)
-      await viewsAgree(alive)
-      alive = alive.filter((node) => node !== leader)
-    }
-  })
+  it.each(['socket', 'pm2'] as const)(
+    'by %s another one takes over, with everything, and exactly one',
+    async (kind) => {
+      const { first, workers } = await world({ kind, workers: kind === 'pm2' ? 2 : 4 })
+      await first.call('update', 'api', servers(3, 4))
+      for (let alive = [...workers], leader = first; alive.length > 1;) {
+        await leader.kill()
+        await eventually(async () => {
+          const all = await Promise.all(alive.map((node) => node.call('sync')))
+          expect(all.map((one) => one?.role).sort()).toEqual([
+            'coordinator',
+            ...Array<string>(alive.length - 1).fill('worker'),
+          ])
+          expect(all.map((one) => one?.state)).toEqual(Array(alive.length).fill('connected'))
+          expect(all.find((one) => one?.role === 'coordinator')?.workers).toBe(alive.length - 1)
+        })
+        const roles = await Promise.all(alive.map(async (node) => (await node.call('sync'))?.role))
+        leader = alive[roles.indexOf('coordinator')]!
+        expect(await leader.call('heartbeats')).toBe(true)
+        await alive.find((node) => node !== leader)!.call('add', 'api', `10.0.0.1:${10 + alive.length}`)
+        await viewsAgree(alive)
+        alive = alive.filter((node) => node !== leader)
+      }
+    },
+  )
 })

@@ -127,21 +127,23 @@ function here(own: Commands): Node {
 }
 
 export interface WorldOptions {
-  readonly kind: Kind
+  /** `pm2`: by socket, in workers of a cluster whose primary knows nothing of it. */
+  readonly kind: Kind | 'pm2'
   readonly workers: number
   readonly sync?: SyncOptions
   /** Of the one in charge. Not for sockets. */
   readonly options?: Partial<CheckupsOptions>
 }
 
-export async function world({ kind, workers, sync = {}, options }: WorldOptions): Promise<World> {
+export async function world({ kind: asked, workers, sync = {}, options }: WorldOptions): Promise<World> {
+  const kind = asked === 'pm2' ? 'socket' : asked
   const path = kind === 'socket' ? join(folder(), 'sync') : ''
   const given = (more: SyncOptions) => ({ kind, path, options: { ...sync, ...more } })
   const environment = (more: SyncOptions) => ({ NODE_GIVEN: JSON.stringify(given(more)) })
   const execArgv = ['--import', 'tsx']
   let threads: ThreadSync | undefined
   const start = (more: SyncOptions = {}): Remote => {
-    if (kind === 'cluster') {
+    if (kind === 'cluster' || asked === 'pm2') {
       cluster.setupPrimary({ exec: child, execArgv, silent: false })
       const worker: ClusterWorker = cluster.fork(environment(more))
       return new ProcessNode(worker.process)
