@@ -79,9 +79,14 @@ export interface ChangeOptions {
   readonly reason?: string | undefined
   /** Whether it may leave the upstream without any server. Default: what the upstream's `allowEmpty` says. */
   readonly allowEmpty?: boolean | undefined
+  /**
+   * The change is made only if the upstream has this generation still, wherever it is made; 0: only if there is no such
+   * upstream. Otherwise it rejects with `ERR_CHECKUPS_CONFLICT`. Default: whatever it has.
+   */
+  readonly ifGeneration?: number | undefined
 }
 
-const CHANGE_KEYS = new Set(['source', 'reason', 'allowEmpty'])
+const CHANGE_KEYS = new Set(['source', 'reason', 'allowEmpty', 'ifGeneration'])
 const OPTION_KEYS = new Set(['upstreams', 'clock', 'random', 'retryBudget', 'concurrency', 'sources', 'sync'])
 
 /**
@@ -425,7 +430,12 @@ export class Checkups {
   }
 
   #perform(operation: Operation): number {
-    const { key, source, reason, allowEmpty } = operation
+    const { key, source, reason, allowEmpty, ifGeneration } = operation
+    const is = this.#upstreams.get(key)?.generation ?? 0
+    if (ifGeneration !== undefined && is !== ifGeneration) {
+      const message = `upstream ${JSON.stringify(key)} has generation ${is}, expected ${ifGeneration}`
+      throw new CheckupsError('ERR_CHECKUPS_CONFLICT', message)
+    }
     const by = { source, reason, allowEmpty }
     switch (operation.op) {
       case 'update':
@@ -588,15 +598,20 @@ export class Checkups {
 export const EMPTY = 'expected at least one server; deleteUpstream removes an upstream, allowEmpty allows this'
 
 type CheckedChange = Cause & { readonly allowEmpty: boolean | undefined }
+type AskedChange = CheckedChange & { readonly ifGeneration: number | undefined }
 
-function causeOf(options: ChangeOptions | undefined, method: string): CheckedChange {
+function causeOf(options: ChangeOptions | undefined, method: string): AskedChange {
   const given = record('options', '', options ?? {})
   onlyKeys('options', given, CHANGE_KEYS)
-  const { source = 'code', reason, allowEmpty } = given
+  const { source = 'code', reason, allowEmpty, ifGeneration } = given
   return {
     source: oneOf('options', 'source', source, ['code', 'admin']),
     reason: reason === undefined ? method : string('options', 'reason', reason),
     allowEmpty: allowEmpty === undefined ? undefined : boolean('options', 'allowEmpty', allowEmpty),
+    ifGeneration:
+      ifGeneration === undefined
+        ? undefined
+        : integer('options', 'ifGeneration', ifGeneration, 0, Number.MAX_SAFE_INTEGER),
   }
 }
 

@@ -17,6 +17,7 @@ const codes = {
   ERR_CHECKUPS_SOURCE: 'A source that is required has given nothing in time.',
   ERR_CHECKUPS_CONSUL: 'Consul did not do what it was asked to; the reason says why.',
   ERR_CHECKUPS_COMMAND: 'A command, as that which has nginx read its configuration again, has failed.',
+  ERR_CHECKUPS_CONFLICT: 'The upstream has not the generation that a change was to be made of.',
   ERR_CHECKUPS_REFUSED: 'An operator has asked for a change that is not made; the reason says why.',
   ERR_CHECKUPS_SYNC: 'The process in charge cannot be reached; what was asked of it may not have been done.',
   ERR_CHECKUPS_CLOSED: 'The instance was closed.',

@@ -68,6 +68,7 @@ const thrown: Record<ErrorCode, () => unknown> = {
       onTestFinished(() => writer.close())
     })
   },
+  ERR_CHECKUPS_CONFLICT: () => harness(abc).checkups.deleteUpstream('api', { ifGeneration: 7 }),
   ERR_CHECKUPS_REFUSED: () => {
     const { checkups, clock } = harness(level('a'))
     const by = { caller: { name: 'me', role: 'write' }, via: 'v1' } as const

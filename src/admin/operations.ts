@@ -4,7 +4,7 @@
  */
 import { isDeepStrictEqual } from 'node:util'
 import { record } from '../check.js'
-import { EMPTY, type Checkups } from '../checkups.js'
+import { EMPTY, type ChangeOptions, type Checkups } from '../checkups.js'
 import { Timer, type Clock } from '../clock.js'
 import {
   compileCluster,
@@ -86,7 +86,7 @@ interface Change {
   readonly what: AdminAction
   readonly address?: string
   /** Without a store. */
-  readonly here: (options: { source: 'admin'; reason: string }) => Promise<unknown>
+  readonly here: (options: ChangeOptions) => Promise<unknown>
   /** With one: writes, and says whether anything was written. */
   readonly there: (store: UpstreamStore) => Promise<{ readonly changed: boolean }>
   /** Whether what was written is in use. */
@@ -317,7 +317,12 @@ export class Operations {
     }
     const change = prepare(current)
     const { store } = this.#env
-    const applied = store === undefined ? await this.#makeHere(change, by) : await this.#makeThere(key, change, store)
+    // Also where another process makes it, and another change may come first.
+    const ifGeneration = ifMatch === undefined && ifNone !== true ? undefined : (current?.generation ?? 0)
+    const applied =
+      store === undefined
+        ? await this.#makeHere(key, change, { ...causeOf(by, change.what), ifGeneration })
+        : await this.#makeThere(key, change, store)
     const now = this.#current(key)
     const persisted = store !== undefined
     this.#audit({
@@ -329,9 +334,13 @@ export class Operations {
     return { key, generation, created: current === undefined, persisted, applied }
   }
 
-  async #makeHere(change: Change, by: By): Promise<boolean> {
-    await change.here(causeOf(by, change.what))
-    return true
+  async #makeHere(key: string, change: Change, options: ChangeOptions): Promise<boolean> {
+    try {
+      await change.here(options)
+      return true
+    } catch (error) {
+      throw isCheckupsError(error, 'ERR_CHECKUPS_CONFLICT') ? notAsItWas(key) : error
+    }
   }
 
   async #makeThere(key: string, change: Change, store: UpstreamStore): Promise<boolean> {

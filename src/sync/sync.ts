@@ -6,7 +6,11 @@ import type { Cause, Change } from '../upstream/change.js'
 import type { ServerChange } from '../upstream/edit.js'
 
 /** A change that somebody asks for, as it goes to the process in charge. */
-export type Operation = Cause & { readonly key: string; readonly allowEmpty: boolean | undefined } & (
+export type Operation = Cause & {
+  readonly key: string
+  readonly allowEmpty: boolean | undefined
+  readonly ifGeneration: number | undefined
+} & (
     | { readonly op: 'update'; readonly update: Cluster | UpstreamOptions }
     | { readonly op: 'delete' }
     | { readonly op: 'add'; readonly server: ServerOptions | string; readonly level: string | undefined }

@@ -164,6 +164,19 @@ describe.each(kinds)('processes that agree: %s', (kind) => {
     },
   )
 
+  it('of changes by all of what they have seen only one is made', async () => {
+    const { first, workers } = await world({ kind, workers: 3 })
+    const nodes = [first, ...workers]
+    const seen = await first.call('update', 'api', servers(1))
+    const made = await Promise.allSettled(
+      nodes.map((node, i) => node.call('update', 'api', servers(10 + i), { ifGeneration: seen })),
+    )
+    expect(made.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected', 'rejected', 'rejected'])
+    for (const one of made)
+      if (one.status === 'rejected') expect(one.reason).toMatchObject({ code: 'ERR_CHECKUPS_CONFLICT' })
+    await viewsAgree(nodes)
+  })
+
   it('many changes at once by all: one order, the same for everybody', async () => {
     const { first, workers } = await world({ kind, workers: 3 })
     const nodes = [first, ...workers]

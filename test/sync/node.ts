@@ -1,6 +1,6 @@
 /** One process or thread of a test: an instance, and what it is told to do. */
 import { Checkups } from '../../src/index.js'
-import type { CheckupsOptions, Cluster, Outcome, ServerChange, Sync } from '../../src/index.js'
+import type { ChangeOptions, CheckupsOptions, Cluster, Outcome, ServerChange, Sync } from '../../src/index.js'
 import type { ProcessSync } from '../../src/sync/index.js'
 
 export type Kind = 'cluster' | 'threads' | 'socket'
@@ -47,7 +47,7 @@ export function commands(sync: Sync & Partial<ProcessSync>, options: Partial<Che
     /** A pick at once, in the same turn in which start() has resolved. */
     startAndPick: (key: string) => checkups.start().then(() => checkups.selectPeer(key)?.address),
     picks: (key: string, count: number) => Array.from({ length: count }, () => checkups.selectPeer(key)?.address),
-    update: (key: string, update: Cluster) => checkups.updateUpstream(key, update),
+    update: (key: string, update: Cluster, options?: ChangeOptions) => checkups.updateUpstream(key, update, options),
     remove: (key: string, address: string) => checkups.removeServer(key, address),
     add: (key: string, address: string) => checkups.addServer(key, address),
     set: (key: string, address: string, change: ServerChange) => checkups.setServer(key, address, change),

@@ -108,6 +108,21 @@ describe('whose a change is', () => {
   })
 })
 
+describe('a change of what one has seen', () => {
+  it('is made only if it is still that', async () => {
+    const { checkups } = harness(level('ab'))
+    const seen = checkups.upstream('api').generation
+    const first = await checkups.addServer('api', target('c'), { ifGeneration: seen })
+    const conflict = { code: 'ERR_CHECKUPS_CONFLICT' }
+    await expect(checkups.addServer('api', target('d'), { ifGeneration: seen })).rejects.toMatchObject(conflict)
+    await expect(checkups.updateUpstream('api', [level('x')], { ifGeneration: 0 })).rejects.toMatchObject(conflict)
+    await expect(checkups.deleteUpstream('none', { ifGeneration: 3 })).rejects.toMatchObject(conflict)
+    await checkups.updateUpstream('new', [level('x')], { ifGeneration: 0 })
+    await checkups.deleteUpstream('api', { ifGeneration: first })
+    await expect(checkups.deleteUpstream('new', { ifGeneration: -1 })).rejects.toThrow('options.ifGeneration')
+  })
+})
+
 describe('what counts changes', () => {
   it('status.updates: of configurations, since it was made', async () => {
     const { checkups, feedback } = harness(level('ab'))
