@@ -183,7 +183,7 @@ describe('a bad configuration', () => {
     ['options', 'expected an object, got 7', () => new Checkups(7 as never)],
     [
       'options.upstream',
-      'unknown option; known are upstreams, clock, random, retryBudget, concurrency, sources',
+      'unknown option; known are upstreams, clock, random, retryBudget, concurrency, sources, sync',
       () => new Checkups({ upstream: {} } as never),
     ],
     ['options.random', 'expected a function, got 7', () => new Checkups({ random: 7 as never })],

@@ -488,10 +488,7 @@ whereInstalled('the page in a browser', CHROMIUM, () => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 900 } })
     onTestFinished(() => context.close())
     const page = await context.newPage()
-    await page.addInitScript(`
-      globalThis.tasks = []
-      new PerformanceObserver((list) => tasks.push(...list.getEntries().map(({ duration }) => duration)))
-        .observe({ type: 'longtask', buffered: true })`)
+    await browser.startTracing(page, { categories: ['toplevel', 'devtools.timeline'] })
     await page.goto(url)
     await isLive(page)
     const happened = () => page.evaluate<number>('document.querySelectorAll("#events li").length')
@@ -505,9 +502,30 @@ whereInstalled('the page in a browser', CHROMIUM, () => {
     await page.locator('tr.peer:visible').nth(20).waitFor()
     expect(await happened()).toBe(100)
     expect(await page.locator('tr.peer').count()).toBe(1_000)
-    const tasks = await page.evaluate<number[]>('tasks')
-    expect(Math.max(0, ...tasks)).toBeLessThan(200)
+    const tasks = tasksOf(await browser.stopTracing())
+    expect(tasks.length).toBeGreaterThan(1_000)
+    expect(Math.max(...tasks)).toBeLessThan(200)
     // What is said is not fifty sentences a second.
     expect(await page.locator('#say').textContent()).toMatch(/changes\. |peers are shown/)
   })
 })
+
+/**
+ * Milliseconds that each task of the page's main thread has computed. Not how long it was on the clock: that says what else
+ * this machine does.
+ */
+function tasksOf(trace: Buffer): number[] {
+  interface TraceEvent {
+    readonly name: string
+    readonly pid: number
+    readonly tid: number
+    readonly tdur?: number
+    readonly args?: { readonly name?: string }
+  }
+  const { traceEvents } = JSON.parse(trace.toString()) as { traceEvents: readonly TraceEvent[] }
+  const threads = traceEvents.filter(({ name, args }) => name === 'thread_name' && args?.name === 'CrRendererMain')
+  const mains = new Set(threads.map(({ pid, tid }) => `${pid} ${tid}`))
+  return traceEvents
+    .filter(({ name, pid, tid }) => name.endsWith('RunTask') && mains.has(`${pid} ${tid}`))
+    .map(({ tdur = 0 }) => tdur / 1_000)
+}
