@@ -347,6 +347,7 @@ describe('the package', () => {
       'UnknownPeerError',
       'UnknownUpstreamError',
       'errorCodes',
+      'formatAttempts',
       'isCheckupsError',
       'toCheckupsStatus',
     ])

@@ -7,3 +7,5 @@ const checkups = new Checkups({ upstreams: { api: { servers: ['10.0.0.1:80'], tr
 await checkups.start()
 const { url } = await createAdminServer(checkups, { port: 0, store })
 process.send(url)
+// Whoever has started it has ended.
+process.on('disconnect', () => process.exit())

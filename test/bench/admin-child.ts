@@ -33,6 +33,8 @@ const pick = () => {
 }
 pick()
 
+// Whoever has started it has ended.
+process.on('disconnect', () => process.exit())
 process.on('message', () => {
   running = false
   const { cluster } = checkups.getUpstream('api') as { cluster: { servers: { weight: number }[] }[] }
