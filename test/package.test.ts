@@ -2,6 +2,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import * as core from '../src/index.js'
 import * as admin from '../src/admin/index.js'
 import * as metrics from '../src/admin/metrics.js'
+import * as httpAgent from '../src/adapter/http-agent.js'
+import * as net from '../src/adapter/net.js'
+import * as undici from '../src/adapter/undici.js'
 import * as httpProxy from '../src/adapter/http-proxy.js'
 import * as consul from '../src/source/consul.js'
 import * as dns from '../src/source/dns.js'
@@ -71,14 +74,14 @@ describe('the packed package, installed in an empty folder', () => {
 
   it('needs none of the optional packages to be imported, also by its subpaths', () => {
     const source = `
-      for (const name of ['admin', 'cluster', 'consul', 'dns', 'file', 'metrics', 'nginx', 'testing']) {
+      for (const name of ['admin', 'cluster', 'consul', 'dns', 'file', 'http-agent', 'metrics', 'net', 'nginx', 'testing']) {
         console.log(name, Object.keys(await import('checkups/' + name)).length > 0)
       }
       const loaded = Object.keys((await import('node:module')).default._cache ?? {})
       console.log(loaded.filter((path) => /ioredis|mysql2|yaml|dns-packet|prom-client/.test(path)))
     `
     expect(installation.run('subpaths.mjs', source)).toBe(
-      'admin true\ncluster true\nconsul true\ndns true\nfile true\nmetrics true\nnginx true\ntesting true\n[]\n',
+      'admin true\ncluster true\nconsul true\ndns true\nfile true\nhttp-agent true\nmetrics true\nnet true\nnginx true\ntesting true\n[]\n',
     )
   })
 
@@ -119,6 +122,9 @@ it('exports these names', () => {
   expect(Object.keys(admin).sort()).toEqual(['FileStore', 'RefusedError', 'createAdminHandler', 'createAdminServer'])
   expect(Object.keys(metrics)).toEqual(['collectMetrics'])
   expect(Object.keys(sync).sort()).toEqual(['clusterSync', 'socketSync', 'threadSync'])
+  expect(Object.keys(httpAgent)).toEqual(['createAgent'])
+  expect(Object.keys(net).sort()).toEqual(['connect', 'createTcpProxy'])
+  expect(Object.keys(undici).sort()).toEqual(['balance', 'createDispatcher', 'createProxyHandler'])
   expect(Object.keys(httpProxy)).toEqual(['balanceProxy'])
   expect(Object.keys(consul).sort()).toEqual([
     'ConsulError',

@@ -10,6 +10,8 @@ export interface PickOwner {
   /** The clock's time if this level's policy wants times, else NaN. */
   timeFor(entry: Entry): number
   verdict(outcome: Outcome): Verdict
+  /** A peer on trial has begun to answer well: its stream may go on for hours. */
+  confirmed(pick: PickHandle): void
   /** The policy's sample of a good answer. */
   answered(entry: Entry, result: Result): void
   /** The end; `told` if the policy has had its report by `answered`. The peer wants to be left alone for `retryAfter` ms. */
@@ -52,6 +54,7 @@ export class PickHandle implements Pick, Unanswered {
   /** Whether its policy wants to know. */
   readonly #timed: boolean
   #waiting: boolean
+  #hasAnswered = false
   /** Whether the policy has had its report of the answer. */
   #told = false
   #over = false
@@ -69,12 +72,17 @@ export class PickHandle implements Pick, Unanswered {
   }
 
   answered(status = 0): void {
-    if (this.#over || Number.isNaN(this.start) || !Number.isNaN(this.answeredAfter)) return
+    if (this.#over || this.#hasAnswered) return
+    this.#hasAnswered = true
+    // Nobody takes its time, and it proves nothing of a peer on trial.
+    if (Number.isNaN(this.start) && this.lease === 0) return
     const now = this.#owner.now()
     const ms = (this.answeredAfter = now - this.start)
-    if (!this.#stopWaiting()) return
+    const isAwaited = this.#stopWaiting()
     const verdict = status === 0 ? 'ok' : this.#owner.verdict({ status })
     if (verdict !== 'ok') return
+    if (this.lease !== 0) this.#owner.confirmed(this)
+    if (!isAwaited) return
     this.#told = true
     this.#owner.answered(this.entry, { outcome: verdict, status, ms, now, acquired: true })
   }

@@ -178,6 +178,10 @@ export class Upstream implements PickOwner {
     entry.level.report(entry, result)
   }
 
+  confirmed({ entry: { state }, bans, lease }: PickHandle): void {
+    if (bans === state.passive.bans) this.#judge(state, 'ok', lease)
+  }
+
   retryAfter(outcome: Outcome): number {
     return typeof outcome === 'object' ? retryAfterOf(outcome, this.#env.clock) : 0
   }

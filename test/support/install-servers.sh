@@ -17,6 +17,7 @@ need php-fpm php-fpm
 need fcgiwrap fcgiwrap
 need tomcat10-common /usr/share/tomcat10/bin/bootstrap.jar
 need nginx nginx
+need curl curl
 need dnsmasq-base dnsmasq
 need chromium chromium
 # For promtool.

@@ -158,3 +158,34 @@ describe('setServer', () => {
     expect(server('a').passive).toMatchObject({ state: 'banned', remaining: 50 })
   })
 })
+
+describe('a peer on trial that has begun to answer', () => {
+  const trial = async (balancer: 'wrr' | 'fastest-first') => {
+    const made = harness({ ...level('ab'), balancer })
+    made.feedback('a')
+    await made.clock.advance(10_000)
+    const pick = made.checkups.acquirePeer('api', { exclude: [target('b')] })!
+    expect(made.server('a').passive.state).toBe('trial')
+    return { ...made, pick }
+  }
+
+  it.each(['wrr', 'fastest-first'] as const)('is back, however long its answer takes: %s', async (balancer) => {
+    const { pick, server, clock } = await trial(balancer)
+    pick.answered(200)
+    expect(server('a')).toMatchObject({ health: 'ok', passive: { state: 'up' } })
+    // It may still fail: that is a failure like any other.
+    await clock.advance(60_000)
+    pick.done('failed')
+    expect(server('a').health).toBe('err')
+  })
+
+  it('but not by an answer that has failed, nor by one from before another ban', async () => {
+    const bad = await trial('wrr')
+    bad.pick.answered(503)
+    expect(bad.server('a').passive.state).toBe('trial')
+    const late = await trial('wrr')
+    late.feedback('a')
+    late.pick.answered(200)
+    expect(late.server('a').passive.state).toBe('banned')
+  })
+})
