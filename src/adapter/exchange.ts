@@ -5,14 +5,13 @@ import type { AgentOptions } from 'node:https'
 import { isIP, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Checkups } from '../checkups.js'
-import { CheckupsError, isCheckupsError } from '../errors.js'
+import { CheckupsError } from '../errors.js'
 import type { HasStatus, RetryVerdict } from '../health/outcome.js'
 import type { Peer } from '../upstream/peer.js'
 import type { Attempt, AttemptContext } from '../upstream/attempt.js'
 import type { Backoff } from '../upstream/backoff.js'
-import { AttemptsError } from '../upstream/retry.js'
 import type { AgentPool, AgentSettings, PeerAgent } from './agent.js'
-import { hashKeyOf, isIdempotent, type HashKeyOption } from './http.js'
+import { gatewayStatus, hashKeyOf, isIdempotent, type GatewayStatus, type HashKeyOption } from './http.js'
 
 /** The part of `http-proxy`'s server that is used. */
 export interface ProxyServer {
@@ -29,7 +28,7 @@ export interface ProxyServer {
 /** A request that could not be proxied. */
 export interface ProxyFailure {
   /** What to answer: 502 (no such upstream, or every attempt failed), 503 (nobody available), 504 (out of time). */
-  readonly status: 502 | 503 | 504
+  readonly status: GatewayStatus
   /** Why: mostly an `AttemptsError`. */
   readonly error: unknown
   /** The client's request. */
@@ -199,7 +198,7 @@ export abstract class Exchange {
     } catch (error) {
       return this.gone || this.committed || this.answeredElsewhere
         ? undefined
-        : { status: statusFor(error), error, req }
+        : { status: gatewayStatus(error), error, req }
     } finally {
       this.end()
       this.#tell({ req, upstream: key, attempts })
@@ -341,12 +340,6 @@ export abstract class Exchange {
   }
 }
 
-/** The answer is with the client already: whatever it was, nobody else is asked. */
-export function finalVerdict(verdict: RetryVerdict): RetryVerdict {
-  if (verdict === 'failed') return 'stop'
-  return verdict === 'next' ? 'neutral' : verdict
-}
-
 /** What takes back, before another attempt, what the proxy adds to the request's headers. */
 function rememberHeaders({ headers }: IncomingMessage): () => void {
   const before = FORWARDED.map((name) => headers[name])
@@ -355,13 +348,4 @@ function rememberHeaders({ headers }: IncomingMessage): () => void {
       if (before[i] === undefined) Reflect.deleteProperty(headers, name)
       else headers[name] = before[i]
     })
-}
-
-/** Which of the three gateway errors a failure is. */
-function statusFor(error: unknown): ProxyFailure['status'] {
-  if (!(error instanceof AttemptsError)) return 502
-  if (error.code === 'ERR_CHECKUPS_TIMEOUT') return 504
-  const last = error.attempts.at(-1)
-  if (last === undefined) return error.code === 'ERR_CHECKUPS_NO_PEER' ? 503 : 502
-  return isCheckupsError(last.error, 'ERR_CHECKUPS_ATTEMPT_TIMEOUT') ? 504 : 502
 }

@@ -4,6 +4,7 @@
  *
  * @module checkups/http-agent
  */
+import { finalVerdict } from './http.js'
 import { errorMonitor, type EventEmitter } from 'node:events'
 import { Agent as HttpAgent, type AgentOptions, type ClientRequest, type IncomingMessage } from 'node:http'
 import { Agent as HttpsAgent, type AgentOptions as HttpsAgentOptions, type RequestOptions } from 'node:https'
@@ -15,7 +16,6 @@ import type { AttemptContext } from '../upstream/attempt.js'
 import type { Peer } from '../upstream/peer.js'
 import type { ReadyOkOptions } from '../upstream/retry.js'
 import { AgentPool, type PeerAgent } from './agent.js'
-import { finalVerdict } from './exchange.js'
 import type { HashHeader } from './http.js'
 
 export type { HashHeader } from './http.js'

@@ -5,13 +5,13 @@
  *
  * @module checkups/http-proxy
  */
-import { STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Checkups } from '../checkups.js'
 import { integer, oneOf, onlyKeys, record } from '../check.js'
 import { AgentPool } from './agent.js'
-import { hostKey } from './http.js'
-import type { BalancedProxyOptions, ExchangeSetup, ProxyFailure, ProxyServer } from './exchange.js'
+import { answerFailure, failedUpgrade, hostKey } from './http.js'
+import type { BalancedProxyOptions, ExchangeSetup, ProxyServer } from './exchange.js'
 import { UpgradeExchange } from './upgrade-exchange.js'
 import { WebExchange } from './web-exchange.js'
 
@@ -84,14 +84,14 @@ export function balanceProxy(
       running++
       void exchange
         .run()
-        .then((failure) => failure && answer(failure, res, options.onFailure))
+        .then((failure) => failure && answerFailure(failure, res, options.onFailure))
         .finally(ended)
     },
     ws(req, socket, head) {
       running++
       void new UpgradeExchange(setup, req, socket, head)
         .run()
-        .then((failure) => failure && socket.end(upgradeAnswer(failure.status)))
+        .then((failure) => failure && socket.end(failedUpgrade(failure.status)))
         .finally(ended)
     },
     close() {
@@ -102,38 +102,4 @@ export function balanceProxy(
       ended()
     },
   }
-}
-
-async function answer(
-  failure: ProxyFailure,
-  res: ServerResponse,
-  onFailure: BalancedProxyOptions['onFailure'],
-): Promise<void> {
-  if (onFailure !== undefined) {
-    try {
-      await onFailure(failure, res)
-      return
-    } catch (error) {
-      process.emitWarning(`onFailure threw: ${String(error)}`, { type: 'CheckupsWarning' })
-      if (res.headersSent) return void res.destroy()
-    }
-  }
-  res.writeHead(failure.status, { 'content-type': 'text/plain' })
-  res.end(`${textOf(failure.status)}\n`)
-}
-
-function upgradeAnswer(status: number): string {
-  const body = `${textOf(status)}\n`
-  return [
-    `HTTP/1.1 ${textOf(status)}`,
-    'Content-Type: text/plain',
-    `Content-Length: ${body.length}`,
-    'Connection: close',
-    '',
-    body,
-  ].join('\r\n')
-}
-
-function textOf(status: number): string {
-  return `${status} ${STATUS_CODES[status] ?? ''}`
 }

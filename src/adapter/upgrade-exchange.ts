@@ -1,7 +1,8 @@
 /** One proxied upgrade, as of a WebSocket. */
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { Exchange, finalVerdict, type ExchangeSetup } from './exchange.js'
+import { Exchange, type ExchangeSetup } from './exchange.js'
+import { finalVerdict } from './http.js'
 
 export class UpgradeExchange extends Exchange {
   protected override readonly replayable = true

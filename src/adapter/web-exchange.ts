@@ -2,8 +2,8 @@
 import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { Readable } from 'node:stream'
-import { Exchange, finalVerdict, type ExchangeSetup } from './exchange.js'
-import { hasBody, isIdempotent, ReplayBody, retryAfter } from './http.js'
+import { Exchange, type ExchangeSetup } from './exchange.js'
+import { finalVerdict, hasBody, isIdempotent, ReplayBody, retryAfter } from './http.js'
 
 /** Bytes that are cheaper to read to their end, for the connection's sake, than to close the connection for. */
 const WORTH_READING = 65_536
