@@ -15,7 +15,7 @@ import type { BalancedProxyOptions, ExchangeSetup, ProxyServer } from './exchang
 import { UpgradeExchange } from './upgrade-exchange.js'
 import { WebExchange } from './web-exchange.js'
 
-export type { HashHeader, HashKeyOption } from './http.js'
+export type { GatewayStatus, HashHeader, HashKeyOption } from './http.js'
 export type { BalancedProxyOptions, ProxiedRequest, ProxyFailure, ProxyServer } from './exchange.js'
 
 /** Handlers for a node:http server. They need no `this`. */

@@ -28,25 +28,27 @@ function proxy(req: IncomingMessage, res: ServerResponse): void {
     headers: endToEnd(req.rawHeaders),
     body: hasBody ? req : null,
   }
-  pool.dispatch(options, {
-    onConnect(abort) {
+  // The older form of a handler, which undici calls by itself: it makes no objects of fields.
+  const handler = {
+    onConnect(abort: () => void) {
       res.on('close', () => {
         if (!res.writableFinished) abort()
       })
     },
-    onHeaders(status, headers, resume) {
+    onHeaders(status: number, headers: readonly Buffer[], resume: () => void) {
       if (status < 200) return true
       res.writeHead(status, endToEnd(headers.map((header) => header.toString('latin1'))))
       res.on('drain', resume)
       return true
     },
-    onData: (chunk) => res.write(chunk),
+    onData: (chunk: Buffer) => res.write(chunk),
     onComplete: () => void res.end(),
     onError() {
       if (res.headersSent) res.destroy()
       else res.writeHead(502).end()
     },
-  })
+  }
+  pool.dispatch(options, handler)
 }
 
 function endToEnd(headers: readonly string[]): string[] {
