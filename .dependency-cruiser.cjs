@@ -20,7 +20,10 @@ module.exports = {
       severity: 'error',
       from: { path: '^src/(index|checkups|compile|config|events|status|upstream|balancer|health)' },
       // An instance runs the loop of sources, and tells a sync; what these are it does not know.
-      to: { path: '^src/(source|sync|adapter|admin|testing)', pathNot: '^src/(source/(follow|source)|sync/sync)\\.ts$' },
+      to: {
+        path: '^src/(source|sync|adapter|admin|testing)',
+        pathNot: '^src/(source/(follow|source)|sync/sync)\\.ts$',
+      },
     },
     {
       name: 'only-the-instance-runs-sources',
