@@ -59,9 +59,8 @@ export function createProxyHandler(checkups: Checkups, options: ProxyOptions = {
     if (--running === 0 && closed) connections.close()
   }
   const setup: ProxySetup = {
-    checkups,
+    ...compileExchange(checkups, options),
     connections,
-    ...compileExchange(options),
     options,
     head: { keepHost: host !== 'peer', forwarded, trust },
     protocolOf: protocol,

@@ -7,6 +7,9 @@
  * round all of them are measured, each in a new process after a warm-up: what disturbs a round disturbs all alike, and a
  * process that was lucky counts once. Ratios are those within a round, and of these the median; on a machine that was busy
  * before they are not of rates, but of the processor time that a request takes.
+ *
+ * What updates of the upstream cost is measured within one process: without, with, without. The cost is what is missing from the
+ * mean of the outer two, the noise half their difference, and a cost is too high if it exceeds limit and noise together.
  */
 import { once } from 'node:events'
 import { runs, seconds, warmUp } from './proxy/options.js'
@@ -150,7 +153,12 @@ function missed(): string[] {
   toHold('handler', 'bareHttpProxy', LIMITS.handlerToHttpProxy)
   for (const name of updated) {
     const allowed = LIMITS.updates + noise(name)
-    limits.atMost(`10 updates a second, noise allowed, ${subjects[name].name}`, 100 * costs(name), 100 * allowed, '%')
+    limits.atMost(
+      `what 10 updates a second take off ${subjects[name].name}, with room for noise`,
+      100 * costs(name),
+      100 * allowed,
+      '%',
+    )
   }
   return limits.misses
 }

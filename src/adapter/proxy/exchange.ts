@@ -3,7 +3,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Dispatcher } from 'undici'
 import { gatewayStatus, hashKeyOf, isIdempotent } from '../http.js'
 import type { Protocol } from '../undici/connections.js'
-import { Exchange, type ExchangeSetup, type Try } from '../undici/exchange.js'
+import { Exchange, type ExchangeSetup } from '../undici/exchange.js'
+import type { Try } from '../undici/try.js'
 import { answerHead, answerTrailers, hints } from './answer-head.js'
 import type { ClientConnection, Waiting } from './client.js'
 import type { ProxyFailure, ProxyOptions } from './options.js'
@@ -54,15 +55,14 @@ export abstract class ProxiedExchange extends Exchange implements Waiting {
     const { options } = this.setup
     const { req } = this
     this.client.begin(this)
-    if (options.onEnd !== undefined) this.attempts = []
+    this.notes = options.onEnd !== undefined
     try {
       this.#key = options.key === undefined ? this.client.keyOf(this.head.host) : options.key(req)
       if (this.#key === undefined || this.#key === '') throw new Error('the request names no upstream')
       const { hashKey, clusterKey } = options
       this.run(this.#key, hashKey === undefined ? undefined : hashKeyOf(hashKey, req), clusterKey?.(req))
     } catch (error) {
-      this.tell(error as Error)
-      this.onFinished()
+      this.finish(error as Error)
     }
   }
 
@@ -124,7 +124,7 @@ export abstract class ProxiedExchange extends Exchange implements Waiting {
       // A field that Node would not let out: the client gets an answer of ours.
       response.statusMessage = ''
       this.committed = false
-      this.attempt?.cut('stop', error as Error)
+      this.attempt?.fail(error as Error, 'stop')
       return true
     }
     this.#resume = resume
@@ -170,7 +170,7 @@ export abstract class ProxiedExchange extends Exchange implements Waiting {
     const { onEnd } = this.setup.options
     if (onEnd === undefined) return
     try {
-      onEnd({ req: this.req, upstream: this.#key, attempts: this.attempts ?? [] })
+      onEnd({ req: this.req, upstream: this.#key, attempts: this.attempts })
     } catch (error) {
       process.emitWarning(`onEnd threw: ${String(error)}`, { type: 'CheckupsWarning' })
     }

@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { boolean, oneOf, onlyKeys, record } from '../../check.js'
 import type { Attempt } from '../../upstream/attempt.js'
 import type { Backoff } from '../../upstream/backoff.js'
+import type { RetryBudget } from '../../upstream/budget.js'
 import type { GatewayStatus, HashKeyOption } from '../http.js'
 import type { ClientOptions, ConnectOptions, Protocol } from '../undici/connections.js'
 
@@ -73,6 +74,8 @@ export interface ProxyOptions {
   readonly tryTimeout?: number | undefined
   /** How long to wait before a further attempt. Default: not at all. */
   readonly backoff?: Backoff | undefined
+  /** Asked before every retry. Default: the instance's. */
+  readonly budget?: RetryBudget | undefined
   /** Called with every request when it is over, for a log: what it throws ends nothing. */
   readonly onEnd?: ((ended: ProxiedRequest) => void) | undefined
   /** Answers a request that could not be proxied; must end `res`. Default: a line of text. Upgrades always get that. */
@@ -80,7 +83,7 @@ export interface ProxyOptions {
 }
 
 const KEYS = new Set(
-  'key hashKey clusterKey protocol connect client host forwarded trust retryStatuses bodyLimit tries timeout tryTimeout backoff onEnd onFailure'.split(
+  'key hashKey clusterKey protocol connect client host forwarded trust retryStatuses bodyLimit tries timeout tryTimeout backoff budget onEnd onFailure'.split(
     ' ',
   ),
 )

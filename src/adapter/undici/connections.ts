@@ -8,8 +8,10 @@ import { Client, type buildConnector, type Dispatcher } from 'undici'
 import type { Checkups } from '../../checkups.js'
 import type { Timeouts } from '../../config.js'
 import { CheckupsError } from '../../errors.js'
+import { Statuses } from '../../health/outcome.js'
 import type { UpstreamDeleteEvent, UpstreamUpdateEvent } from '../../upstream/change.js'
 import type { Peer } from '../../upstream/peer.js'
+import type { SelectOptions } from '../../upstream/selection.js'
 import type { RawHandler } from './raw-handler.js'
 
 /** How peers are spoken to. */
@@ -46,12 +48,39 @@ export interface ConnectionSetup {
 }
 
 /** What requests to an upstream go by; changes with it. */
-export interface UpstreamNow {
+export class UpstreamNow {
   /** Idle connections kept per peer. */
-  keepalive: number
-  timeouts: Timeouts
-  /** Whether the upstream limits the time of its requests. */
-  limited: boolean
+  keepalive = 0
+  timeouts: Timeouts = { connect: 0, send: 0, read: 0 }
+  tries = 0
+  timeout = 0
+  tryTimeout = 0
+  statuses = new Statuses()
+  /** Whether there is no such upstream any more, or another one of its name. */
+  deleted = false
+  /** Servers by level, and of all. */
+  readonly #servers = new Map<string, number>()
+  #total = 0
+
+  /** How many may be tried. */
+  countServers(clusterKey: SelectOptions['clusterKey']): number {
+    if (clusterKey === undefined) return this.#total
+    const names = typeof clusterKey === 'string' ? [clusterKey] : clusterKey
+    return names.reduce((sum, name) => sum + (this.#servers.get(name) ?? 0), 0)
+  }
+
+  /** @throws UnknownUpstreamError */
+  read(checkups: Checkups, key: string): void {
+    this.timeouts = checkups.getUpstreamTimeouts(key)
+    const { keepalive = 0, tries = 0, timeout = 0, tryTimeout = 0, statuses, cluster = [] } = checkups.getUpstream(key)!
+    Object.assign(this, { keepalive, tries, timeout, tryTimeout })
+    this.statuses = new Statuses(statuses)
+    this.#servers.clear()
+    // The levels of an array are named by their places.
+    for (const [name, { servers }] of Object.entries(cluster)) this.#servers.set(name, servers.length)
+    this.#total = 0
+    for (const count of this.#servers.values()) this.#total += count
+  }
 }
 
 /** One connection, or the chance of one: it is made when a request needs it, and again when it was lost. */
@@ -233,12 +262,14 @@ export class Connections {
   readonly #onUpdate = ({ upstream, removed }: UpstreamUpdateEvent) => {
     const now = this.#upstreams.get(upstream)
     if (now === undefined) return
-    Object.assign(now, this.#read(upstream))
+    now.read(this.#checkups, upstream)
     const gone = new Set(removed)
     this.#retire((peer) => gone.has(peer))
     this.#each((connections, peer) => peer.upstream === upstream && connections.closeIdle(now.keepalive))
   }
   readonly #onDelete = ({ upstream }: UpstreamDeleteEvent) => {
+    const now = this.#upstreams.get(upstream)
+    if (now !== undefined) now.deleted = true
     this.#upstreams.delete(upstream)
     this.#retire((peer) => peer.upstream === upstream)
   }
@@ -264,7 +295,8 @@ export class Connections {
   upstream(key: string): UpstreamNow {
     let now = this.#upstreams.get(key)
     if (now === undefined) {
-      now = this.#read(key)
+      now = new UpstreamNow()
+      now.read(this.#checkups, key)
       this.#upstreams.set(key, now)
     }
     return now
@@ -299,11 +331,5 @@ export class Connections {
 
   #each(call: (connections: PeerConnections, peer: Peer) => unknown): void {
     for (const peers of Object.values(this.#peers)) peers.forEach(call)
-  }
-
-  #read(key: string): UpstreamNow {
-    const timeouts = this.#checkups.getUpstreamTimeouts(key)
-    const { keepalive = 0, timeout = 0, tryTimeout = 0 } = this.#checkups.getUpstream(key) ?? {}
-    return { timeouts, keepalive, limited: timeout > 0 || tryTimeout > 0 }
   }
 }

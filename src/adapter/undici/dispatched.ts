@@ -5,10 +5,11 @@ import { errors, type Dispatcher } from 'undici'
 import { isIdempotent } from '../http.js'
 import { OnceBody, readOnce, type Source } from './body.js'
 import type { UpstreamNow } from './connections.js'
-import { Exchange, type ExchangeSetup, type Try } from './exchange.js'
+import { Exchange, type ExchangeSetup } from './exchange.js'
 import type { BalanceOptions } from './options.js'
 import type { RawHandler } from './raw-handler.js'
 import type { Target } from './target.js'
+import type { Try } from './try.js'
 
 /** What all requests of one dispatcher share. */
 export interface DispatchSetup extends ExchangeSetup {
@@ -61,12 +62,10 @@ export class DispatchedRequest extends Exchange {
     try {
       this.#handler.onConnect?.((reason) => this.abort(reason ?? new errors.RequestAbortedError()))
       if (key === undefined) throw new errors.InvalidArgumentError('the request names no upstream')
-      if (this.gone) this.onFinished()
-      else this.run(key, hashKey?.(this.#options), clusterKey?.(this.#options))
+      if (!this.gone) this.run(key, hashKey?.(this.#options), clusterKey?.(this.#options))
       return this.accepted
     } catch (error) {
-      this.onFinished()
-      this.tell(error as Error)
+      this.finish(error as Error)
       return false
     }
   }
@@ -159,7 +158,7 @@ export class DispatchedRequest extends Exchange {
     return new OnceBody(source, this.idempotent ? this.setup.bodyLimit : 0, (error) => {
       this.callersFault = true
       this.attempt?.cut('neutral', error)
-      this.tell(error)
+      this.finish(error)
     })
   }
 }

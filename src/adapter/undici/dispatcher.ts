@@ -43,7 +43,7 @@ export function balance(checkups: Checkups, options: InterceptorOptions = {}): D
   const connections = new Connections(checkups, { connect: undefined, client: undefined })
   const targets = new Targets(options)
   return (below) => {
-    const setup = { checkups, connections, ...compileExchange(options), below, onFinished: undefined }
+    const setup = { ...compileExchange(checkups, options), connections, below, onFinished: undefined }
     const passes = (key: string | undefined) =>
       options.passUnknown === true && (key === undefined || !connections.knows(key))
     return (request, handler) => {
@@ -78,14 +78,13 @@ class BalancedDispatcher extends Dispatcher {
     this.#targets = new Targets(options)
     const { connect, client } = options
     this.#setup = {
-      checkups,
+      ...compileExchange(checkups, options),
       connections: new Connections(checkups, {
         connect,
         client,
         onEvent: (event, [origin, targets, ...error]) =>
           this.emit(event as 'connect', origin as URL, [this, ...(targets as Dispatcher[])], ...(error as [])),
       }),
-      ...compileExchange(options),
       below: undefined,
       onFinished: (request) => this.#finished(request),
     }

@@ -1,29 +1,22 @@
-/** One request and its attempts over undici: what each of them comes to, and what the caller hears of it. */
+/**
+ * One request and its attempts over undici. The attempts are those of `readyOk`, by the same rules and limits: a pick for each
+ * from the current lists, nobody twice, tries fixed at the start, the retry budget asked before each but the first. But no
+ * promise is made for a request that one peer answers: promises are a tenth of what such a request costs.
+ */
 import type { Duplex } from 'node:stream'
 import type { Checkups } from '../../checkups.js'
-import { systemClock } from '../../clock.js'
-import { parseRetryAfter, type HasStatus, type RetryVerdict } from '../../health/outcome.js'
-import type { Attempt, AttemptContext } from '../../upstream/attempt.js'
-import type { Peer } from '../../upstream/peer.js'
-import type { Backoff } from '../../upstream/backoff.js'
-import type { SelectOptions } from '../../upstream/selection.js'
-import { finalVerdict } from '../http.js'
-import type { Connection, Connections } from './connections.js'
-import type { Abort, RawHandler } from './raw-handler.js'
-
-/** Bytes of an answer that nobody wants that are cheaper to read, for the connection's sake, than to close it. */
-const WORTH_READING = 65_536
-
-/** What undici says of a request that nobody could send, and of an answer beyond the caller's own limit. */
-const CALLERS_FAULT = new Set<unknown>([
-  'UND_ERR_INVALID_ARG',
-  'UND_ERR_NOT_SUPPORTED',
-  'UND_ERR_REQ_CONTENT_LENGTH_MISMATCH',
-  'UND_ERR_RES_EXCEEDED_MAX_SIZE',
-])
-
-/** How a connection ends that the peer closes. */
-const CLOSED = new Set<unknown>(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'])
+import { keepAlive, systemClock, systemRandom } from '../../clock.js'
+import { CheckupsError, UnknownUpstreamError, type ErrorCode } from '../../errors.js'
+import type { RetryVerdict } from '../../health/outcome.js'
+import { Limits, type Attempt } from '../../upstream/attempt.js'
+import { pause, waitBefore, type Backoff } from '../../upstream/backoff.js'
+import type { RetryBudget } from '../../upstream/budget.js'
+import type { PickHandle } from '../../upstream/pick.js'
+import { AttemptsError } from '../../upstream/retry.js'
+import type { AttemptRequest, SelectOptions, UnavailableReason } from '../../upstream/selection.js'
+import type { Entry } from '../../upstream/state.js'
+import type { Connections, UpstreamNow } from './connections.js'
+import { Try, type TryOwner } from './try.js'
 
 /** What all exchanges of one dispatcher or proxy share. */
 export interface ExchangeSetup {
@@ -35,199 +28,39 @@ export interface ExchangeSetup {
   readonly timeout: number | undefined
   readonly tryTimeout: number | undefined
   readonly backoff: Backoff | undefined
-  /** Whether it limits the time of all its requests. */
-  readonly limited: boolean
+  readonly budget: RetryBudget | undefined
 }
 
-/** One attempt; what undici calls as it goes on. */
-export class Try implements RawHandler {
-  readonly context: AttemptContext
-  readonly peer: Peer
-  /** What it goes over, if that is ours. */
-  connection: Connection | undefined = undefined
-  /** Whether its connection stands: from then on the peer may have seen the request. */
-  connected = false
-  over = false
-  readonly #exchange: Exchange
-  readonly #resolve: (ended: HasStatus) => void
-  readonly #reject: (error: Error) => void
-  #abort: Abort | undefined = undefined
-  /** Whether its connection had carried another request before. */
-  #kept = false
-  /** Whether its answer goes to the caller. */
-  #wanted = false
-  #status = 0
-  #retryAfter: number | undefined = undefined
-  /** Bytes of an answer that nobody wants. */
-  #unwanted = 0
-
-  constructor(
-    exchange: Exchange,
-    peer: Peer,
-    context: AttemptContext,
-    resolve: (ended: HasStatus) => void,
-    reject: (error: Error) => void,
-  ) {
-    this.#exchange = exchange
-    this.peer = peer
-    this.context = context
-    this.#resolve = resolve
-    this.#reject = reject
-  }
-
-  /** It is over for the balancer; first call counts. */
-  settle(verdict: RetryVerdict, error?: Error): void {
-    if (this.over) return
-    this.over = true
-    this.#exchange.verdict = verdict
-    if (error === undefined) this.#resolve({ status: this.#status, retryAfter: this.#retryAfter })
-    else this.#reject(error)
-  }
-
-  /** {@link settle}, and what is left of the request is torn down. */
-  cut(verdict: RetryVerdict, error: Error): void {
-    if (this.over) return
-    this.settle(verdict, error)
-    if (this.#abort !== undefined) this.#abort(error)
-    else this.connection?.discard()
-  }
-
-  /** What is left of its answer is not waited for. */
-  stopReading(): void {
-    this.#abort?.()
-  }
-
-  /** It has failed; what that means depends on how far it had come. */
-  fail(error: Error): void {
-    this.cut(this.#exchange.verdictOf(this), error)
-  }
-
-  onConnect(abort: Abort): void {
-    this.#abort = abort
-    // It was cut while the connection was being made, by somebody else's agent.
-    if (this.over) return abort()
-    this.connected = true
-    this.#kept = this.connection?.fresh === false
-    this.#exchange.onConnected()
-  }
-
-  onResponseStarted(): void {
-    if (!this.over) this.#exchange.onAnswering()
-  }
-
-  onHeaders(status: number, headers: readonly Buffer[], resume: () => void, statusText: string): unknown {
-    if (this.over) return true
-    const exchange = this.#exchange
-    if (status < 200) return exchange.onInformation(status, headers, resume, statusText)
-    this.#status = status
-    if (status === 429 || status === 503) this.#retryAfter = retryAfterIn(headers)
-    const verdict = this.context.judge(status)
-    const goesOn = verdict === 'next' || exchange.setup.retryStatuses.has(status)
-    if (goesOn && exchange.mayRefuse && this.context.canRetry()) {
-      this.settle(verdict === 'next' ? 'next' : 'failed')
-      exchange.refuse(this)
-      return true
-    }
-    this.#want(status)
-    try {
-      return exchange.onHead(status, headers, resume, statusText)
-    } catch (error) {
-      exchange.callersFault = true
-      throw error
-    }
-  }
-
-  onData(chunk: Buffer): unknown {
-    if (!this.#wanted || this.over) {
-      this.#unwanted += chunk.length
-      if (this.#unwanted > WORTH_READING) this.#abort?.()
-      return true
-    }
-    try {
-      return this.#exchange.onBody(chunk)
-    } catch (error) {
-      this.#exchange.callersFault = true
-      throw error
-    }
-  }
-
-  onComplete(trailers: readonly Buffer[]): void {
-    this.#abort = undefined
-    this.connection?.release()
-    if (!this.#wanted) return
-    this.settle(finalVerdict(this.context.judge(this.#status)))
-    this.#exchange.complete(trailers)
-  }
-
-  onUpgrade(status: number, headers: readonly Buffer[], socket: Duplex): void {
-    this.connection?.handOver()
-    if (this.over) return void socket.destroy()
-    this.#status = status
-    this.#want(status)
-    socket.once('close', () => this.settle(finalVerdict(this.context.judge(status))))
-    this.#exchange.switchTo(status, headers, socket)
-  }
-
-  onError(error: Error): void {
-    const exchange = this.#exchange
-    exchange.callersFault ||= CALLERS_FAULT.has(codeOf(error))
-    if (exchange.callersFault && !this.connected) this.connection?.giveBack()
-    else this.connection?.discard()
-    if (this.over) return
-    // undici waits for the body that the length of a 304 speaks of, and that would come with a 200.
-    if (this.#wanted && this.#status === 304 && codeOf(error) === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH') {
-      this.settle(finalVerdict(this.context.judge(304)))
-      return exchange.complete([])
-    }
-    if (exchange.callersFault) {
-      this.settle('neutral', error)
-      return exchange.tell(error)
-    }
-    if (this.#wanted) {
-      this.settle('stop', error)
-      return exchange.tell(error)
-    }
-    // The peer closed a kept connection just when it was used again: no failure of the peer, so it is asked once more, over
-    // a new connection.
-    if (!this.#kept || !exchange.repeatable || !CLOSED.has(codeOf(error))) return this.fail(error)
-    this.#abort = undefined
-    this.connected = this.#kept = false
-    this.connection?.home.closeIdle()
-    exchange.launch(this, true)
-  }
-
-  onBodySent(chunk: unknown): void {
-    this.#exchange.onSent(chunk)
-  }
-
-  onRequestSent(): void {
-    this.#exchange.onAllSent()
-  }
-
-  #want(status: number): void {
-    this.#wanted = this.#exchange.committed = true
-    this.context.answered(status)
-  }
-}
-
-export abstract class Exchange {
+export abstract class Exchange implements TryOwner {
   readonly setup: ExchangeSetup
   readonly idempotent: boolean
   attempt: Try | undefined = undefined
-  /** Of the last attempt that is over. */
-  verdict: RetryVerdict = 'failed'
   /** Whether the caller is being answered: from then on there is no other attempt. */
   committed = false
   /** Whether the caller has gone away. */
   gone = false
   /** Whether it has failed through what the caller gave or did: nobody is to blame. */
   callersFault = false
-  /** Where its attempts are to be written down. */
-  protected attempts: Attempt[] | undefined = undefined
+  /** Whether every attempt is to be noted, not only those that came to nothing. */
+  notes = false
+  /** Those that were noted, in order. */
+  protected attempts: Attempt[] = NONE
+  #key = ''
+  #hashKey: SelectOptions['hashKey'] = undefined
+  #clusterKey: SelectOptions['clusterKey'] = undefined
+  #upstream: UpstreamNow | undefined = undefined
+  /** Attempts at most. */
+  #tries = 1
+  /** Entries that were tried. */
+  #tried: Entry[] | undefined = undefined
+  #limits: Limits | undefined = undefined
+  /** Whether the budget has given its leave for the next attempt. */
+  #leave = false
   /** Attempts whose answers were thrown away for others'. */
   #refused: Try[] | undefined = undefined
   /** Whether the caller has been told how it ended. */
   #told = false
+  #finished = false
 
   constructor(setup: ExchangeSetup, idempotent: boolean) {
     this.setup = setup
@@ -274,25 +107,23 @@ export abstract class Exchange {
     return this.repeatable
   }
 
-  /** Begins. The caller is told everything by the methods above, never before this has returned. */
-  run(key: string, hashKey: SelectOptions['hashKey'], clusterKey: SelectOptions['clusterKey']): void {
-    const { checkups, tries, timeout, tryTimeout, backoff } = this.setup
-    const { attempts } = this
-    const isFailure = () => this.verdict
-    const options = { hashKey, clusterKey, tries, timeout, tryTimeout, backoff, attempts, isFailure }
-    checkups
-      .readyOk<HasStatus>(key, (peer, context) => this.#try(peer, context), options)
-      .then(
-        () => this.#finish(),
-        (error: unknown) => {
-          this.tell(error as Error)
-          this.#finish()
-        },
-      )
-  }
-
-  refuse(attempt: Try): void {
-    ;(this.#refused ??= []).push(attempt)
+  /**
+   * Begins.
+   *
+   * @throws UnknownUpstreamError
+   */
+  protected run(key: string, hashKey: SelectOptions['hashKey'], clusterKey: SelectOptions['clusterKey']): void {
+    const { connections, tries, timeout, tryTimeout, budget } = this.setup
+    const upstream = (this.#upstream = connections.upstream(key))
+    this.#key = key
+    this.#hashKey = hashKey
+    this.#clusterKey = clusterKey
+    this.#tries = (tries ?? upstream.tries) || upstream.countServers(clusterKey)
+    if ((timeout ?? upstream.timeout) > 0 || (tryTimeout ?? upstream.tryTimeout) > 0) {
+      this.#limits = new Limits(systemClock, { timeout, tryTimeout }, upstream)
+    }
+    budget?.request?.()
+    this.#try(1)
   }
 
   /** The caller wants it no more. Harmless when it is over. */
@@ -300,21 +131,41 @@ export abstract class Exchange {
     if (this.gone || this.#told) return
     this.gone = true
     this.attempt?.cut('neutral', reason)
-    this.tell(reason)
+    this.finish(reason)
   }
 
   /** What the failure of an attempt whose answer nobody has seen means. */
-  verdictOf(attempt: Try): RetryVerdict {
+  verdictOf({ connected }: Try): RetryVerdict {
     if (this.gone) return 'neutral'
     if (this.committed || !this.replayable) return 'stop'
-    return !attempt.connected || this.idempotent ? 'failed' : 'stop'
+    return !connected || this.idempotent ? 'failed' : 'stop'
   }
 
-  /** It has failed, unless it has ended before. */
-  tell(error: Error): void {
-    if (this.#told) return
-    this.#told = true
-    this.onFailed(error)
+  /** What the upstream's `statuses` make of an HTTP status. */
+  judge(status: number): RetryVerdict {
+    return this.#upstream!.statuses.of(status)
+  }
+
+  /** Whether a failure of this attempt would be followed by another one. Yes takes the leave of the retry budget. */
+  canRetry({ number }: Try): boolean {
+    if (number >= this.#tries || this.gone || this.#upstream!.deleted || this.#limits?.over === true) return false
+    if (this.setup.checkups.unavailableReason(this.#key, this.#request()) !== undefined) return false
+    return (this.#leave ||= this.setup.budget?.tryRetry() !== false)
+  }
+
+  /** An answer has begun that the caller gets: nothing has a time limit any more. */
+  commit(): void {
+    this.committed = true
+    this.#limits?.end()
+  }
+
+  note(attempt: Attempt): void {
+    if (this.attempts === NONE) this.attempts = []
+    this.attempts.push(attempt)
+  }
+
+  refuse(attempt: Try): void {
+    ;(this.#refused ??= []).push(attempt)
   }
 
   complete(trailers: readonly Buffer[]): void {
@@ -328,43 +179,114 @@ export abstract class Exchange {
     this.onSwitch(status, headers, socket)
   }
 
-  #finish(): void {
+  /** What comes after an attempt that has come to nothing. */
+  goOn({ number }: Try, verdict: RetryVerdict, error: Error): void {
+    if (verdict === 'neutral') return this.#giveUp('ERR_CHECKUPS_ABORTED', 'aborted', undefined, error)
+    if (verdict === 'stop') return this.#giveUp('ERR_CHECKUPS_STOPPED', 'must not be retried')
+    if (this.#limits?.over === true) return this.#outOfTime()
+    if (number < this.#tries) {
+      // undici may be in the middle of reading an answer, and cannot bear that another request begins now.
+      queueMicrotask(() => void this.#retry(number + 1).catch((thrown: unknown) => this.finish(thrown as Error)))
+      return
+    }
+    const tries = number === 1 ? 'try' : 'tries'
+    this.#giveUp('ERR_CHECKUPS_TRIES_EXCEEDED', `no answer in ${number} ${tries}`)
+  }
+
+  /** It is over; with an error the caller is told, who may know already. First call counts. */
+  finish(error?: Error): void {
+    if (error !== undefined && !this.#told) {
+      this.#told = true
+      this.onFailed(error)
+    }
+    if (this.#finished) return
+    this.#finished = true
+    this.#limits?.end()
     if (this.#refused !== undefined) for (const attempt of this.#refused) attempt.stopReading()
     this.onFinished()
   }
 
-  #try(peer: Peer, context: AttemptContext): Promise<HasStatus> {
-    if (this.gone) {
-      this.verdict = 'neutral'
-      return Promise.reject(new Error('the caller went away'))
+  async #retry(number: number): Promise<void> {
+    const { budget, backoff } = this.setup
+    if (this.#finished) return
+    if (this.#upstream!.deleted) {
+      this.#deleted()
+      return
     }
-    return new Promise((resolve, reject) => {
-      const attempt = new Try(this, peer, context, resolve, reject)
-      this.attempt = attempt
-      const { limited, connections } = this.setup
-      if (limited || connections.upstream(peer.upstream).limited) {
-        context.signal.addEventListener('abort', () => attempt.fail(context.signal.reason as Error))
+    if (!this.#leave && budget?.tryRetry() === false) {
+      this.#giveUp('ERR_CHECKUPS_RETRY_BUDGET', 'the retry budget is spent')
+      return
+    }
+    if (backoff !== undefined) {
+      const wait = Math.min(waitBefore(number, backoff, systemRandom), this.#limits?.left ?? Infinity)
+      await keepAlive(pause(wait, systemClock, undefined))
+      // eslint-disable-next-line @typescript-eslint/no-unnecessary-condition -- it may have been aborted meanwhile
+      if (this.#finished) return
+      if (this.#limits?.over === true) {
+        this.#outOfTime()
+        return
       }
-      try {
-        this.launch(attempt, false)
-      } catch (error) {
-        // Code of the caller's: where connections go, what stands before an agent.
-        this.callersFault = true
-        attempt.onError(error as Error)
-      }
-    })
+    }
+    this.#leave = false
+    this.#try(number)
+  }
+
+  #try(number: number): void {
+    const request = number === 1 ? { hashKey: this.#hashKey, clusterKey: this.#clusterKey } : this.#request()
+    let pick: PickHandle | undefined
+    try {
+      pick = this.setup.checkups.acquirePeer(this.#key, request) as PickHandle | undefined
+    } catch (error) {
+      if (error instanceof UnknownUpstreamError) return this.#deleted()
+      throw error
+    }
+    if (pick === undefined) {
+      const reason = this.setup.checkups.unavailableReason(this.#key, this.#request()) ?? 'down'
+      return this.#giveUp('ERR_CHECKUPS_NO_PEER', `nobody is available (${reason})`, reason)
+    }
+    const attempt = (this.attempt = new Try(this, pick, number))
+    if (this.#limits !== undefined) {
+      this.#limits.onLimit = (by) => this.#onLimit(attempt, by)
+      this.#limits.beginAttempt()
+    }
+    try {
+      this.launch(attempt, false)
+    } catch (error) {
+      // Code of the caller's: where connections go, what stands before an agent.
+      this.callersFault = true
+      attempt.onError(error as Error)
+    }
+  }
+
+  /** What a further pick is asked for. */
+  #request(): AttemptRequest {
+    const entry = this.attempt?.pick.entry
+    const tried = (this.#tried ??= [])
+    if (entry !== undefined && !tried.includes(entry)) tried.push(entry)
+    return { hashKey: this.#hashKey, clusterKey: this.#clusterKey, tried }
+  }
+
+  #onLimit(attempt: Try, by: 'timeout' | 'tryTimeout'): void {
+    const ms = this.#limits![by]
+    const error = new CheckupsError('ERR_CHECKUPS_ATTEMPT_TIMEOUT', `no answer within ${ms} ms`)
+    if (by === 'tryTimeout') return attempt.fail(error)
+    // The peer had all the time there was, or only what others had left of it: that says nothing about the peer.
+    attempt.cut(attempt.number === 1 ? 'failed' : 'neutral', error)
+    this.#outOfTime()
+  }
+
+  #outOfTime(): void {
+    this.#giveUp('ERR_CHECKUPS_TIMEOUT', `no answer within ${this.#limits?.timeout ?? 0} ms`)
+  }
+
+  #deleted(): void {
+    this.#giveUp('ERR_CHECKUPS_UPSTREAM_DELETED', 'deleted meanwhile')
+  }
+
+  #giveUp(code: ErrorCode, why: string, reason?: UnavailableReason, cause?: unknown): void {
+    this.finish(new AttemptsError(code, this.#key, this.attempts, why, reason, cause))
   }
 }
 
-function codeOf(error: Error): unknown {
-  return (error as { code?: unknown }).code
-}
-
-/** Milliseconds, or undefined if the fields say nothing of it. */
-function retryAfterIn(headers: readonly Buffer[]): number | undefined {
-  for (let i = 0; i < headers.length; i += 2) {
-    if (headers[i]!.toString('latin1').toLowerCase() !== 'retry-after') continue
-    return parseRetryAfter(headers[i + 1]!.toString('latin1'), systemClock.wallTime())
-  }
-  return undefined
-}
+/** Of most requests no attempt is noted. */
+const NONE = Object.freeze([]) as readonly Attempt[] as Attempt[]

@@ -1,7 +1,9 @@
 /** What a dispatcher and an interceptor may be told. */
 import type { Dispatcher } from 'undici'
-import { boolean, integer, oneOf, onlyKeys, record } from '../../check.js'
-import type { Backoff } from '../../upstream/backoff.js'
+import { boolean, integer, milliseconds, oneOf, onlyKeys, record } from '../../check.js'
+import type { Checkups } from '../../checkups.js'
+import { checkBackoff, type Backoff } from '../../upstream/backoff.js'
+import type { RetryBudget } from '../../upstream/budget.js'
 import type { SelectOptions } from '../../upstream/selection.js'
 import type { ClientOptions, ConnectOptions, Protocol } from './connections.js'
 
@@ -33,6 +35,8 @@ export interface BalanceOptions {
   readonly tryTimeout?: number | undefined
   /** How long to wait before a further attempt. Default: not at all, for it goes to somebody else. */
   readonly backoff?: Backoff | undefined
+  /** Asked before every retry. Default: the instance's. */
+  readonly budget?: RetryBudget | undefined
   /** How peers are spoken to. Default: as the request's origin says. */
   readonly protocol?: Protocol | undefined
   /** The Host that peers see: that of the request's `'origin'`, or the `'peer'`'s address. Default `'origin'`, as nginx has it. */
@@ -53,7 +57,7 @@ export interface InterceptorOptions extends BalanceOptions {
   readonly passUnknown?: boolean | undefined
 }
 
-const COMMON = 'key hashKey clusterKey retryStatuses bodyLimit tries timeout tryTimeout backoff protocol host'
+const COMMON = 'key hashKey clusterKey retryStatuses bodyLimit tries timeout tryTimeout backoff budget protocol host'
 const DISPATCHER_KEYS = new Set(`${COMMON} connect client`.split(' '))
 const INTERCEPTOR_KEYS = new Set(`${COMMON} passUnknown`.split(' '))
 
@@ -65,19 +69,27 @@ export interface ExchangeOptions {
   readonly timeout?: number | undefined
   readonly tryTimeout?: number | undefined
   readonly backoff?: Backoff | undefined
+  readonly budget?: RetryBudget | undefined
 }
 
+const MOST_TRIES = 2 ** 31 - 1
+
 /** @throws ConfigError */
-export function compileExchange(options: ExchangeOptions) {
+export function compileExchange(checkups: Checkups, options: ExchangeOptions) {
   const { retryStatuses = [502, 503, 504], bodyLimit = 2 ** 20, tries, timeout, tryTimeout, backoff } = options
+  if (tries !== undefined) integer('options', 'tries', tries, 0, MOST_TRIES)
+  if (timeout !== undefined) milliseconds('options', 'timeout', timeout)
+  if (tryTimeout !== undefined) milliseconds('options', 'tryTimeout', tryTimeout)
+  if (backoff !== undefined) checkBackoff('options', backoff)
   return {
+    checkups,
     retryStatuses: new Set(retryStatuses),
     bodyLimit: integer('options', 'bodyLimit', bodyLimit, 0, Number.MAX_SAFE_INTEGER),
     tries,
     timeout,
     tryTimeout,
     backoff,
-    limited: (timeout ?? 0) > 0 || (tryTimeout ?? 0) > 0,
+    budget: options.budget ?? (checkups as { readonly retryBudget?: RetryBudget | undefined }).retryBudget,
   }
 }
 

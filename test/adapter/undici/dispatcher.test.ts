@@ -5,7 +5,7 @@ import { errors, fetch as undiciFetch, request, stream, type Dispatcher } from '
 import { describe, expect, it, vi } from 'vitest'
 import { createDispatcher } from '../../../src/adapter/undici.js'
 import type { DispatcherOptions } from '../../../src/adapter/undici.js'
-import { AttemptsError, ConfigError, isCheckupsError } from '../../../src/index.js'
+import { AttemptsError, Checkups, ConfigError, isCheckupsError } from '../../../src/index.js'
 import { eventually, inFlight, marks, refusing, settled, startRaw, startServer, statusOf } from '../../support/http.js'
 import type { Answer, Gateway, Listening } from '../../support/http.js'
 import { checkupsFor, dispatching, says, silent, type CheckupsSettings, type Dispatching } from './support.js'
@@ -193,6 +193,22 @@ describe('an answer that sends the request on', () => {
     expect(await get(dispatching([a, b]))).toBe('502 refused')
     expect(await get(dispatching([a, b], { tries: 1 }))).toBe('503 refused')
     expect(await get(dispatching([a, b], { retryStatuses: [] }))).toBe('503 refused')
+    expect(await get(dispatching([a, b], { budget: { tryRetry: () => false } }))).toBe('503 refused')
+  })
+
+  it('asks the budget for leave, once for each retry, and tells it of every request', async () => {
+    const asked: string[] = []
+    const budget = { request: () => asked.push('request'), tryRetry: () => asked.push('retry') < 4 }
+    const refuse = () => startServer('x', status(503))
+    const servers = [await refuse(), refusing(), await refuse(), await refuse()]
+    expect(await get(dispatching(servers, { budget, upstream: { maxFails: 0 } }))).toBe('503 refused')
+    expect(asked).toEqual(['request', 'retry', 'retry', 'retry'])
+    const spent = dispatching([refusing(0), refusing(1)], { budget: { tryRetry: () => false } })
+    expect(await thrown(get(spent))).toMatchObject({ code: 'ERR_CHECKUPS_RETRY_BUDGET', attempts: [{}] })
+  })
+
+  it.skipIf(!('retryBudget' in Checkups.prototype))("the budget is the instance's, if there is no other", async () => {
+    const [a, b] = [await startServer('a', status(503)), await startServer('b')]
     expect(await get(dispatching([a, b], { retryBudget: { tryRetry: () => false } }))).toBe('503 refused')
   })
 

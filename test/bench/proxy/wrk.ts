@@ -23,7 +23,7 @@ export async function wrk(port: number, seconds: number): Promise<Answers> {
     return found
   }
   const percentile = (percent: number) => {
-    const [, value, unit] = find(new RegExp(`^ +${percent}% +([\\d.]+)(us|ms|s|m)$`, 'm'))
+    const [, value, unit] = find(new RegExp(`^ +${percent}% +([\\d.]+)(us|ms|s|m) *$`, 'm'))
     return Number(value) * { us: 0.001, ms: 1, s: 1_000, m: 60_000 }[unit as 'us']
   }
   return {
