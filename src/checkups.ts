@@ -309,6 +309,11 @@ export class Checkups {
     return new Map(Array.from(this.#upstreams, ([key, { config }]) => [key, toOptions(config)]))
   }
 
+  /** What limits the retries of those who make attempts without {@link readyOk}; undefined: nothing. @internal */
+  get retryBudget(): RetryBudget | undefined {
+    return this.#budget
+  }
+
   /** Of the last change of anything: it grows. */
   get generation(): number {
     return this.#generation

@@ -239,7 +239,7 @@ export abstract class Exchange {
         },
       )
       this.attempt = attempt
-      context.signal.addEventListener('abort', () => attempt.fail(context.signal.reason))
+      context.onAbort((reason) => attempt.fail(reason))
       this.#launch(attempt, peer, context.number === 1)
     })
   }

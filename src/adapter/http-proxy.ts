@@ -56,7 +56,8 @@ export function balanceProxy(
 ): BalancedProxy {
   onlyKeys('options', record('options', '', options), OPTION_KEYS)
   const protocol = oneOf('options', 'protocol', options.protocol ?? 'http', ['http', 'https'])
-  const exchanges = new WeakMap<IncomingMessage, WebExchange>()
+  // Not a WeakMap, whose entries outlive the short life of a request.
+  const exchangeOf = Symbol('exchange')
   const agents = new AgentPool(checkups, protocol, options.agent)
   const setup: ExchangeSetup = {
     checkups,
@@ -67,7 +68,8 @@ export function balanceProxy(
     retryStatuses: new Set(options.retryStatuses ?? [502, 503, 504]),
     keyOf: options.key ?? hostKey,
   }
-  const onResponse = (proxyRes: IncomingMessage, req: IncomingMessage) => exchanges.get(req)?.onResponse(proxyRes)
+  const onResponse = (proxyRes: IncomingMessage, req: IncomingMessage & { [exchangeOf]?: WebExchange }) =>
+    req[exchangeOf]?.onResponse(proxyRes)
   proxy.on('proxyRes', onResponse)
   let running = 0
   let closed = false
@@ -80,7 +82,7 @@ export function balanceProxy(
   return {
     web(req, res) {
       const exchange = new WebExchange(setup, req, res)
-      exchanges.set(req, exchange)
+      Object.assign(req, { [exchangeOf]: exchange })
       running++
       void exchange
         .run()

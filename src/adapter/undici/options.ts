@@ -89,7 +89,7 @@ export function compileExchange(checkups: Checkups, options: ExchangeOptions) {
     timeout,
     tryTimeout,
     backoff,
-    budget: options.budget ?? (checkups as { readonly retryBudget?: RetryBudget | undefined }).retryBudget,
+    budget: options.budget ?? checkups.retryBudget,
   }
 }
 

@@ -5,7 +5,7 @@ import { errors, fetch as undiciFetch, request, stream, type Dispatcher } from '
 import { describe, expect, it, vi } from 'vitest'
 import { createDispatcher } from '../../../src/adapter/undici.js'
 import type { DispatcherOptions } from '../../../src/adapter/undici.js'
-import { AttemptsError, Checkups, ConfigError, isCheckupsError } from '../../../src/index.js'
+import { AttemptsError, ConfigError, isCheckupsError } from '../../../src/index.js'
 import { eventually, inFlight, marks, refusing, settled, startRaw, startServer, statusOf } from '../../support/http.js'
 import type { Answer, Gateway, Listening } from '../../support/http.js'
 import { checkupsFor, dispatching, says, silent, type CheckupsSettings, type Dispatching } from './support.js'
@@ -207,7 +207,7 @@ describe('an answer that sends the request on', () => {
     expect(await thrown(get(spent))).toMatchObject({ code: 'ERR_CHECKUPS_RETRY_BUDGET', attempts: [{}] })
   })
 
-  it.skipIf(!('retryBudget' in Checkups.prototype))("the budget is the instance's, if there is no other", async () => {
+  it("the budget is the instance's, if there is no other", async () => {
     const [a, b] = [await startServer('a', status(503)), await startServer('b')]
     expect(await get(dispatching([a, b], { retryBudget: { tryRetry: () => false } }))).toBe('503 refused')
   })
