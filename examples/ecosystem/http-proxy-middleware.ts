@@ -11,13 +11,8 @@ const middleware = createProxyMiddleware({
   pathRewrite: { '^/v1': '' },
   plugins: [
     (proxy) => {
-      const [web, ws, on, off] = [
-        proxy.web.bind(proxy),
-        proxy.ws.bind(proxy),
-        proxy.on.bind(proxy),
-        proxy.off.bind(proxy),
-      ]
-      const balanced = balanceProxy(checkups, { web, ws, on, off }, { key: () => 'api', proxyOptions: { xfwd: true } })
+      const [web, ws] = [proxy.web.bind(proxy), proxy.ws.bind(proxy)]
+      const balanced = balanceProxy(checkups, { web, ws }, { key: () => 'api', proxyOptions: { xfwd: true } })
       Object.assign(proxy, { web: balanced.web, ws: balanced.ws })
     },
   ],

@@ -1,20 +1,23 @@
 /** Keep-alive connections to the peers of one upstream, for clients that take a node:http Agent. */
-import { Agent as HttpAgent, type AgentOptions, type ClientRequest } from 'node:http'
+import { Agent as HttpAgent, type AgentOptions, type ClientRequest, type RequestOptions } from 'node:http'
 import { Agent as HttpsAgent, type AgentOptions as HttpsAgentOptions } from 'node:https'
 import type { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
 import type { Checkups } from '../checkups.js'
-import type { Timeouts } from '../config.js'
 import { CheckupsError } from '../errors.js'
 import type { ConnectOptions } from '../upstream/peer.js'
-import type { UpstreamUpdateEvent, UpstreamDeleteEvent } from '../upstream/change.js'
+import { Upstreams, type UpstreamNow } from './upstreams.js'
 
-/** What connections to an upstream go by; may change while its agent lives. */
-export interface AgentSettings {
-  /** Idle connections kept per peer. */
-  keepalive: number
-  /** Milliseconds: until a connection stands, between two writes, between two reads; 0 = no limit. */
-  timeouts: Timeouts
+interface RequestInternals {
+  onSocket(socket: Socket): void
+}
+
+/** Who has made a request, and is told of it. */
+export interface RequestUser {
+  /** It has been made; its connection may not stand yet. */
+  onRequest(request: ClientRequest): void
+  /** Its connection, which stands, has been silent for as long as the upstream's `timeouts` allow. Whether that is no fault. */
+  onSilence(request: ClientRequest): boolean
 }
 
 /** The parts of node:http's Agent that its types leave out; overriding them is how agents are made (as agent-base does). */
@@ -22,12 +25,13 @@ interface AgentInternals {
   createConnection(options: object, callback?: (error: Error | null, socket: Duplex) => void): Socket
   addRequest(request: ClientRequest, options: object): void
   keepSocketAlive(socket: Socket): boolean
+  reuseSocket(socket: Socket, request: ClientRequest): void
 }
 
-/** An agent that bounds the time of connecting, closes the connections of peers that left, and tells of every request. */
+/** An agent that keeps the upstream's time limits, closes the connections of peers that left, and tells of every request. */
 export interface PeerAgent extends HttpAgent {
-  /** Called, at once, with every request that goes through the agent. */
-  onRequest: ((request: ClientRequest) => void) | undefined
+  /** Whose are the requests that are made now. */
+  user: RequestUser | undefined
   /** Closes the idle connections to a peer. */
   closeIdle(connect: ConnectOptions): void
   /** The same, and the others when their requests end. */
@@ -36,36 +40,72 @@ export interface PeerAgent extends HttpAgent {
   retireAll(): void
 }
 
-/** Makes the agent of one upstream. */
+const standing = new WeakSet<Socket>()
+
+/** Whether a request of such an agent has got a connection that was established. */
+export function hasStood({ socket }: ClientRequest): boolean {
+  // Node has null for none, whatever its types say.
+  return standing.has(socket!)
+}
+
+/** What a connection carries. */
+interface Line {
+  user: RequestUser | undefined
+  request: ClientRequest | undefined
+}
+
+/** Makes the agent of one upstream. Its option `timeout` is for idle connections. */
 export function createPeerAgent(
   protocol: 'http' | 'https',
-  settings: AgentSettings,
+  upstream: UpstreamNow,
   options: HttpsAgentOptions = {},
 ): PeerAgent {
   const base = protocol === 'https' ? HttpsAgent : (HttpAgent as unknown as typeof HttpsAgent)
   const Base = base as unknown as new (options: AgentOptions) => HttpAgent & AgentInternals
-  const connected = protocol === 'https' ? 'secureConnect' : 'connect'
+  const established = protocol === 'https' ? 'secureConnect' : 'connect'
 
   class Agent extends Base implements PeerAgent {
-    onRequest: ((request: ClientRequest) => void) | undefined = undefined
+    user: RequestUser | undefined = undefined
     readonly #sockets = new Map<string, Set<Socket>>()
+    readonly #lines = new WeakMap<Socket, Line>()
     readonly #retired = new WeakSet<Socket>()
+    /** The connection of the request that was added last, if it has got one at once. */
+    #given: Socket | undefined = undefined
 
-    override addRequest(request: ClientRequest, requestOptions: object): void {
-      this.onRequest?.(request)
-      super.addRequest(request, requestOptions)
+    override addRequest(request: ClientRequest, requestOptions: RequestOptions): void {
+      const { user } = this
+      if (user === undefined) return super.addRequest(request, requestOptions)
+      user.onRequest(request)
+      this.#given = undefined
+      if (!this.#reuse(request, requestOptions)) super.addRequest(request, requestOptions)
+      const given = this.#takeGiven()
+      if (given !== undefined) this.#carry(given, request, user)
+      else request.once('socket', (socket) => this.#carry(socket, request, user))
+    }
+
+    override reuseSocket(socket: Socket, request: ClientRequest): void {
+      this.#given = socket
+      super.reuseSocket(socket, request)
     }
 
     override createConnection(connection: object, callback?: (error: Error | null, socket: Duplex) => void): Socket {
       const socket = super.createConnection(connection, callback)
-      const late = () =>
-        socket.destroy(
-          new CheckupsError('ERR_CHECKUPS_ATTEMPT_TIMEOUT', `no connection within ${settings.timeouts.connect} ms`),
-        )
-      if (settings.timeouts.connect > 0) socket.setTimeout(settings.timeouts.connect, late)
-      socket.once(connected, () => {
-        socket.off('timeout', late)
-        socket.setTimeout(0)
+      this.#given = socket
+      const line: Line = { user: undefined, request: undefined }
+      this.#lines.set(socket, line)
+      const { connect: limit } = upstream.timeouts
+      const idle = options.timeout ?? 0
+      socket.setTimeout(limit)
+      socket.on('timeout', () => {
+        if (!standing.has(socket)) {
+          const late = `no connection within ${limit} ms`
+          socket.destroy(new CheckupsError('ERR_CHECKUPS_ATTEMPT_TIMEOUT', late))
+        } else if (line.user?.onSilence(line.request!) === true) socket.setTimeout(socket.timeout ?? 0)
+      })
+      socket.once(established, () => {
+        standing.add(socket)
+        if (line.request === undefined) socket.setTimeout(idle)
+        else this.#limit(socket, line.request, line)
       })
       const place = placeOf(connection)
       const sockets = this.#sockets.get(place) ?? new Set()
@@ -78,7 +118,10 @@ export function createPeerAgent(
     }
 
     override keepSocketAlive(socket: Socket): boolean {
-      return settings.keepalive > 0 && !this.#retired.has(socket) && super.keepSocketAlive(socket)
+      // What is idle, and perhaps for long, holds no request.
+      const line = this.#lines.get(socket)
+      if (line !== undefined) line.user = line.request = undefined
+      return upstream.keepalive > 0 && !this.#retired.has(socket) && super.keepSocketAlive(socket)
     }
 
     closeIdle(connect: ConnectOptions): void {
@@ -94,6 +137,52 @@ export function createPeerAgent(
       for (const sockets of this.#sockets.values()) this.#retire(sockets)
     }
 
+    /**
+     * What Node's `addRequest` does where there is an idle connection, without the copies that it makes of all options for one that
+     * it would have to make: they cost more than the whole choice of a peer.
+     */
+    #reuse(request: ClientRequest, requestOptions: RequestOptions): boolean {
+      const name = this.getName(requestOptions)
+      const idle = this.freeSockets[name]
+      const socket = idle?.at(-1)
+      if (socket === undefined || socket.destroyed || options.scheduling === 'fifo' || !renew(socket)) return false
+      idle!.pop()
+      if (idle!.length === 0) Reflect.deleteProperty(this.freeSockets, name)
+      const busy = this.sockets as Record<string, Socket[]>
+      ;(busy[name] ??= []).push(socket)
+      this.reuseSocket(socket, request)
+      ;(request as unknown as RequestInternals).onSocket(socket)
+      return true
+    }
+
+    #takeGiven(): Socket | undefined {
+      const given = this.#given
+      this.#given = undefined
+      return given
+    }
+
+    #carry(socket: Socket, request: ClientRequest, user: RequestUser): void {
+      const line = this.#lines.get(socket)!
+      line.user = user
+      line.request = request
+      if (standing.has(socket)) this.#limit(socket, request, line)
+    }
+
+    /**
+     * Node keeps one time of silence per connection: while the request is sent it is about writing, then about reading. The
+     * timer of a kept connection goes on from one request to the next where the limits are the same: that costs nothing.
+     */
+    #limit(socket: Socket, request: ClientRequest, line: Line): void {
+      const { send, read } = upstream.timeouts
+      const isSent = send === read || request.writableFinished
+      const limit = isSent ? read : send
+      if (socket.timeout !== limit) socket.setTimeout(limit)
+      if (isSent) return
+      request.once('finish', () => {
+        if (line.request === request) this.#limit(socket, request, line)
+      })
+    }
+
     #idle(): Set<Socket | undefined> {
       return new Set(Object.values(this.freeSockets).flat())
     }
@@ -106,7 +195,15 @@ export function createPeerAgent(
       }
     }
   }
-  return new Agent({ ...options, keepAlive: true, maxFreeSockets: settings.keepalive })
+  return new Agent({ ...options, keepAlive: true, maxFreeSockets: upstream.keepalive })
+}
+
+/** What happens on a kept connection from now on belongs to another request, also for `AsyncLocalStorage`. */
+function renew(socket: Socket): boolean {
+  const { _handle: handle } = socket as Socket & { _handle?: { asyncReset?(resource: object): void } }
+  if (typeof handle?.asyncReset !== 'function') return false
+  handle.asyncReset({ handle })
+  return true
 }
 
 /** The same for the options of a request and for a peer's. */
@@ -120,56 +217,47 @@ function placeOf(connection: { host?: string; port?: number; path?: string; sock
 /** One agent per upstream, made when it is first needed and kept in step with it. */
 export class AgentPool {
   readonly protocol: 'http' | 'https'
-  readonly #checkups: Checkups
+  readonly upstreams: Upstreams
   readonly #options: HttpsAgentOptions
-  readonly #agents = new Map<string, { agent: PeerAgent; settings: AgentSettings }>()
-  readonly #onUpdate = ({ upstream, removed }: UpstreamUpdateEvent) => {
-    const known = this.#agents.get(upstream)
-    if (known === undefined) return
-    Object.assign(known.settings, this.#settingsOf(upstream))
-    known.agent.maxFreeSockets = known.settings.keepalive
-    for (const { connect } of removed) known.agent.retire(connect)
-  }
-  readonly #onDelete = ({ upstream }: UpstreamDeleteEvent) => {
-    const known = this.#agents.get(upstream)
-    this.#agents.delete(upstream)
-    known?.agent.retireAll()
-  }
+  readonly #agents = new Map<string, PeerAgent>()
 
   constructor(checkups: Checkups, protocol: 'http' | 'https', options: HttpsAgentOptions = {}) {
-    this.#checkups = checkups
     this.protocol = protocol
     this.#options = options
-    checkups.on('upstream:update', this.#onUpdate)
-    checkups.on('upstream:delete', this.#onDelete)
+    this.upstreams = new Upstreams(checkups, {
+      onUpdate: ({ keepalive }, { upstream, removed }) => {
+        const agent = this.#agents.get(upstream)
+        if (agent === undefined) return
+        agent.maxFreeSockets = keepalive
+        for (const { connect } of removed) agent.retire(connect)
+      },
+      onDelete: (upstream) => {
+        const agent = this.#agents.get(upstream)
+        this.#agents.delete(upstream)
+        agent?.retireAll()
+      },
+    })
   }
 
   /** @throws UnknownUpstreamError */
-  of(upstream: string): { agent: PeerAgent; settings: AgentSettings } {
-    let known = this.#agents.get(upstream)
-    if (known === undefined) {
-      const settings = this.#settingsOf(upstream)
-      known = { agent: createPeerAgent(this.protocol, settings, this.#options), settings }
-      this.#agents.set(upstream, known)
+  of(upstream: string): PeerAgent {
+    let agent = this.#agents.get(upstream)
+    if (agent === undefined) {
+      agent = createPeerAgent(this.protocol, this.upstreams.of(upstream), this.#options)
+      this.#agents.set(upstream, agent)
     }
-    return known
+    return agent
   }
 
   /** Closes idle connections; those in use close when their requests end. */
   retire(): void {
-    for (const { agent } of this.#agents.values()) agent.retireAll()
+    for (const agent of this.#agents.values()) agent.retireAll()
   }
 
   /** The same, for good. */
   close(): void {
-    this.#checkups.off('upstream:update', this.#onUpdate)
-    this.#checkups.off('upstream:delete', this.#onDelete)
+    this.upstreams.close()
     this.retire()
     this.#agents.clear()
-  }
-
-  #settingsOf(upstream: string): AgentSettings {
-    const timeouts = this.#checkups.getUpstreamTimeouts(upstream)
-    return { timeouts, keepalive: this.#checkups.getUpstream(upstream)?.keepalive ?? 0 }
   }
 }

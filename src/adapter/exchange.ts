@@ -1,351 +1,267 @@
-/** What a proxied request and a proxied upgrade have in common: the attempts, and what each of them comes to. */
-import type { EventEmitter } from 'node:events'
-import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http'
-import type { AgentOptions } from 'node:https'
-import { isIP, type Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
+/**
+ * One HTTP request and its attempts, whatever sends them. The attempts are those of `readyOk`, by the same rules and limits: a
+ * pick for each from the current lists, nobody twice, tries fixed at the start, the retry budget asked before each but the
+ * first. But no promise is made for a request that one peer answers: promises are a tenth of what such a request costs.
+ */
 import type { Checkups } from '../checkups.js'
-import { CheckupsError } from '../errors.js'
-import type { HasStatus, RetryVerdict } from '../health/outcome.js'
-import type { Peer } from '../upstream/peer.js'
-import type { Attempt, AttemptContext } from '../upstream/attempt.js'
-import type { Backoff } from '../upstream/backoff.js'
-import type { AgentPool, AgentSettings, PeerAgent } from './agent.js'
-import { gatewayStatus, hashKeyOf, isIdempotent, type GatewayStatus, type HashKeyOption } from './http.js'
+import { keepAlive, systemClock, systemRandom } from '../clock.js'
+import { CheckupsError, UnknownUpstreamError, type ErrorCode } from '../errors.js'
+import type { RetryVerdict } from '../health/outcome.js'
+import { Limits, type Attempt } from '../upstream/attempt.js'
+import { pause, waitBefore, type Backoff } from '../upstream/backoff.js'
+import type { RetryBudget } from '../upstream/budget.js'
+import type { PickHandle } from '../upstream/pick.js'
+import { AttemptsError } from '../upstream/retry.js'
+import type { AttemptRequest, SelectOptions, UnavailableReason } from '../upstream/selection.js'
+import type { Entry } from '../upstream/state.js'
+import type { Try, TryOwner } from './try.js'
+import type { UpstreamNow, Upstreams } from './upstreams.js'
 
-/** The part of `http-proxy`'s server that is used. */
-export interface ProxyServer {
-  /** Proxies a request. */
-  web(req: IncomingMessage, res: ServerResponse, options: object, callback: (error: Error) => void): unknown
-  /** Proxies an upgrade. */
-  ws(req: IncomingMessage, socket: Duplex, head: Buffer, options: object, callback: (error: Error) => void): unknown
-  /** Listens to its answers. */
-  on(event: 'proxyRes', listener: (proxyRes: IncomingMessage, req: IncomingMessage) => void): unknown
-  /** Stops listening. */
-  off(event: 'proxyRes', listener: (proxyRes: IncomingMessage, req: IncomingMessage) => void): unknown
-}
-
-/** A request that could not be proxied. */
-export interface ProxyFailure {
-  /** What to answer: 502 (no such upstream, or every attempt failed), 503 (nobody available), 504 (out of time). */
-  readonly status: GatewayStatus
-  /** Why: mostly an `AttemptsError`. */
-  readonly error: unknown
-  /** The client's request. */
-  readonly req: IncomingMessage
-}
-
-/** A request that is over. */
-export interface ProxiedRequest {
-  /** The client's request. */
-  readonly req: IncomingMessage
-  /** The upstream's key; undefined if the request named none. */
-  readonly upstream: string | undefined
-  /** Everybody who was asked, in order, as `formatAttempts` prints them. */
-  readonly attempts: readonly Attempt[]
-}
-
-/** Options of `balanceProxy`. */
-export interface BalancedProxyOptions {
-  /** The upstream of a request; undefined is answered with 502. Default: the Host header, lower case, without its port. */
-  readonly key?: ((req: IncomingMessage) => string | undefined) | undefined
-  /** What hashing policies hash: the client's address (`'ip'`, of the connection), `'url'`, `{ header }`, or a function. */
-  readonly hashKey?: HashKeyOption | undefined
-  /** Which named clusters to use, in which order. Default: all. */
-  readonly clusterKey?: ((req: IncomingMessage) => string | readonly string[] | undefined) | undefined
-  /** How peers are spoken to. Default `'http'`. */
-  readonly protocol?: 'http' | 'https' | undefined
-  /** For the agent that keeps the connections, as TLS options. How many it keeps idle says the upstream's `keepalive`. */
-  readonly agent?: AgentOptions | undefined
-  /** Further options for every `web` and `ws` call, as `{ xfwd: true }`. */
-  readonly proxyOptions?: object | undefined
-  /**
-   * Answers that send an idempotent request to the next peer, if there is one; the last peer's is passed on. Default
-   * 502, 503, 504: they speak of another hop or of lacking capacity, where a 500 is the application's own answer.
-   */
-  readonly retryStatuses?: readonly number[] | undefined
-  /**
-   * Bytes of a request body that are kept for a further attempt; a longer one is tried once it has begun to flow. Default
-   * 1,048,576 (1 MiB): what most APIs accept.
-   */
-  readonly bodyLimit?: number | undefined
-  /** Attempts at most. Default: the upstream's. */
-  readonly tries?: number | undefined
-  /** Milliseconds in all until the answer begins. Default: the upstream's. */
-  readonly timeout?: number | undefined
-  /** Milliseconds for each attempt until its answer begins. Default: the upstream's. */
-  readonly tryTimeout?: number | undefined
-  /** How long to wait before a further attempt. Default: not at all. */
-  readonly backoff?: Backoff | undefined
-  /** Called with every request when it is over, for a log: what it throws ends nothing. */
-  readonly onEnd?: ((ended: ProxiedRequest) => void) | undefined
-  /** Answers a request that could not be proxied; must end `res`. Default: a line of text. Upgrades always get that. */
-  readonly onFailure?: ((failure: ProxyFailure, res: ServerResponse) => void | Promise<void>) | undefined
-}
-
-/** What all exchanges of one balanced proxy share. */
+/** What all exchanges of one adapter share. */
 export interface ExchangeSetup {
   readonly checkups: Checkups
-  readonly proxy: ProxyServer
-  readonly agents: AgentPool
-  readonly options: BalancedProxyOptions
-  readonly bodyLimit: number
+  readonly upstreams: Upstreams
   readonly retryStatuses: ReadonlySet<number>
-  readonly keyOf: (req: IncomingMessage) => string | undefined
+  readonly bodyLimit: number
+  readonly tries: number | undefined
+  readonly timeout: number | undefined
+  readonly tryTimeout: number | undefined
+  readonly backoff: Backoff | undefined
+  readonly budget: RetryBudget | undefined
 }
 
-/** `http-proxy` adds to these headers at every attempt, with `xfwd`. */
-const FORWARDED = ['x-forwarded-for', 'x-forwarded-port', 'x-forwarded-proto', 'x-forwarded-host'] as const
+export abstract class Exchange<T extends Try> implements TryOwner {
+  readonly setup: ExchangeSetup
+  readonly idempotent: boolean
+  attempt: T | undefined = undefined
+  /** Whether the caller is being answered: from then on there is no other attempt. */
+  committed = false
+  /** Whether the caller has gone away. */
+  gone = false
+  /** Whether it has failed through what the caller gave or did: nobody is to blame. */
+  callersFault = false
+  /** Whether every attempt is to be noted, not only those that came to nothing. */
+  notes = false
+  /** Those that were noted, in order. */
+  protected attempts: Attempt[] = NONE
+  #key = ''
+  #hashKey: SelectOptions['hashKey'] = undefined
+  #clusterKey: SelectOptions['clusterKey'] = undefined
+  #upstream: UpstreamNow | undefined = undefined
+  /** Attempts at most. */
+  #tries = 1
+  /** Entries that were tried. */
+  #tried: Entry[] | undefined = undefined
+  #limits: Limits | undefined = undefined
+  /** Whether the budget has given its leave for the next attempt. */
+  #leave = false
+  /** Attempts whose answers were thrown away for others'. */
+  #refused: Try[] | undefined = undefined
+  /** Whether the caller has been told how it ended. */
+  protected told = false
+  #finished = false
 
-type OnEnd = (verdict: RetryVerdict, answer: HasStatus, error: Error | undefined) => void
-
-const NO_ANSWER: HasStatus = { status: 0 }
-
-/** One attempt under way. */
-class Try {
-  readonly context: AttemptContext
-  readonly #verdictOfFailure: () => RetryVerdict
-  readonly #onEnd: OnEnd
-  request: ClientRequest | undefined
-  /** Whether its connection stands: from then on the peer may have seen the request. */
-  connected = false
-  over = false
-
-  constructor(context: AttemptContext, verdictOfFailure: () => RetryVerdict, onEnd: OnEnd) {
-    this.context = context
-    this.#verdictOfFailure = verdictOfFailure
-    this.#onEnd = onEnd
-  }
-
-  /** First call counts. */
-  settle(verdict: RetryVerdict, answer: HasStatus, error?: Error): void {
-    if (this.over) return
-    this.over = true
-    this.#onEnd(verdict, answer, error)
-  }
-
-  /** It has failed; what that means depends on how far it had come. */
-  fail(error: unknown): void {
-    this.abort(this.#verdictOfFailure(), error instanceof Error ? error : new Error(String(error)))
-  }
-
-  /** {@link settle}, and what is left of the request is torn down. */
-  abort(verdict: RetryVerdict, error: Error): void {
-    this.settle(verdict, NO_ANSWER, error)
-    this.request?.destroy()
-  }
-}
-
-export abstract class Exchange {
-  protected readonly setup: ExchangeSetup
-  protected readonly req: IncomingMessage
-  protected attempt: Try | undefined
-  /** Whether the client is being answered: from then on there is no other attempt. */
-  protected committed = false
-  /** Whether the client has gone away. */
-  protected gone = false
-  #verdict: RetryVerdict = 'failed'
-  readonly #client: EventEmitter
-  #undo: (() => void)[] = []
-  readonly #onClose = () => this.clientGone()
-
-  constructor(setup: ExchangeSetup, req: IncomingMessage, client: EventEmitter) {
+  constructor(setup: ExchangeSetup, idempotent: boolean) {
     this.setup = setup
-    this.req = req
-    this.#client = client
-    // The answer to a pipelined request hears nothing of its connection until its turn.
-    req.socket.on('close', this.#onClose)
+    this.idempotent = idempotent
   }
 
   /** Whether the request could be sent once more, as far as its body goes. */
-  protected abstract readonly replayable: boolean
-  /** Hands the request to the proxy, with the options that say where it goes. */
-  protected abstract send(options: object, onError: (error: Error) => void, first: boolean): unknown
-  /** The request has been made; its connection may not stand yet. */
-  protected onRequest(_request: ClientRequest): void {}
-  /** Whether a silence of the connection to the peer is the client's: it sends or takes nothing. */
-  protected abstract clientIsSlow(request: ClientRequest): boolean
-  /** Whether something else has begun to answer the client. */
-  protected get answeredElsewhere(): boolean {
-    return false
-  }
-  /** The exchange is over. */
-  protected end(): void {
-    this.req.socket.off('close', this.#onClose)
+  abstract readonly replayable: boolean
+  /** An attempt at this peer, that has not begun. */
+  protected abstract attemptAt(pick: PickHandle, number: number): T
+  /** Sends it to the attempt's peer, `again` over a new connection. */
+  abstract launch(attempt: T, again: boolean): void
+  /** It has failed, before the head or after it. */
+  protected abstract onFailed(error: Error): void
+
+  /** There will be no further attempt, and the last one is over. */
+  protected onFinished(): void {}
+
+  /** Whether a peer that may have seen it may be followed by another one. */
+  get repeatable(): boolean {
+    return this.idempotent && this.replayable
   }
 
-  /** Resolves when the exchange is over; to what the client has still to be told, if anything. */
-  async run(): Promise<ProxyFailure | undefined> {
-    const { checkups, options, keyOf } = this.setup
-    const { req } = this
-    const attempts: Attempt[] = []
-    let key: string | undefined
-    try {
-      key = keyOf(req)
-      if (key === undefined) return { status: 502, error: new Error('the request names no upstream'), req }
-      const { hashKey, clusterKey, tries, timeout, tryTimeout, backoff } = options
-      await checkups.readyOk(key, (peer, context) => this.#try(peer, context), {
-        hashKey: hashKey === undefined ? undefined : hashKeyOf(hashKey, req),
-        clusterKey: clusterKey?.(req),
-        tries,
-        timeout,
-        tryTimeout,
-        backoff,
-        attempts,
-        isFailure: () => this.#verdict,
-      })
-      return undefined
-    } catch (error) {
-      return this.gone || this.committed || this.answeredElsewhere
-        ? undefined
-        : { status: gatewayStatus(error), error, req }
-    } finally {
-      this.end()
-      this.#tell({ req, upstream: key, attempts })
-    }
-  }
-
-  #tell(ended: ProxiedRequest): void {
-    try {
-      this.setup.options.onEnd?.(ended)
-    } catch (error) {
-      process.emitWarning(`onEnd threw: ${String(error)}`, { type: 'CheckupsWarning' })
-    }
-  }
-
-  protected clientGone(): void {
-    this.gone = true
-    this.attempt?.abort('neutral', new Error('the client went away'))
-  }
-
-  /** The answer goes to the client. */
-  protected commit(status: number): void {
-    this.committed = true
-    this.attempt?.context.answered(status)
-  }
-
-  async #try(peer: Peer, context: AttemptContext): Promise<HasStatus> {
-    this.#verdict = 'neutral'
-    if (this.gone) throw new Error('the client went away')
-    this.#verdict = 'failed'
-    return new Promise((resolve, reject) => {
-      const attempt: Try = new Try(
-        context,
-        () => this.#verdictOfFailure(attempt),
-        (verdict, answer, error) => {
-          if (this.attempt === attempt) this.#verdict = verdict
-          if (error === undefined) resolve(answer)
-          else reject(error)
-        },
-      )
-      this.attempt = attempt
-      context.onAbort((reason) => attempt.fail(reason))
-      this.#launch(attempt, peer, context.number === 1)
-    })
-  }
-
-  #launch(attempt: Try, peer: Peer, first: boolean): void {
-    const { agent, settings } = this.setup.agents.of(peer.upstream)
-    for (const undo of this.#undo.splice(0)) undo()
-    this.#undo.push(rememberHeaders(this.req))
-    let stale = false
-    const onError = (error: unknown) => {
-      if (stale) return
-      // The peer closed a kept connection just when it was used again: no failure of the peer, so it is asked once more, over
-      // a new connection.
-      const wasKept = attempt.request?.reusedSocket === true
-      if (!wasKept || attempt.over || this.#verdictOfFailure(attempt) !== 'failed') {
-        attempt.fail(error)
-        return
-      }
-      stale = true
-      attempt.connected = false
-      agent.closeIdle(peer.connect)
-      this.#launch(attempt, peer, false)
-    }
-    agent.onRequest = (request) => this.#watch(attempt, request, settings)
-    try {
-      const sent = this.send(this.#options(peer, agent), onError, first)
-      // A fork (httpxy) gives a promise instead of calling back, and resolves it when it has told its own listeners.
-      if (sent instanceof Promise) sent.then(() => this.#gaveUp(attempt), onError)
-    } catch (error) {
-      onError(error)
-    } finally {
-      agent.onRequest = undefined
-    }
+  /** Whether an answer of the peer's may be thrown away for another peer's. */
+  get mayRefuse(): boolean {
+    return this.repeatable
   }
 
   /**
-   * What the proxy listens to on the client's side, from now until the function that this returns is called, goes again
-   * before another attempt.
+   * Begins.
+   *
+   * @throws UnknownUpstreamError
    */
-  protected noteListeners(): () => void {
-    const emitters = [this.req, this.#client]
-    const before = emitters.map(
-      (emitter) => new Map(emitter.eventNames().map((name) => [name, emitter.listenerCount(name)])),
-    )
-    return () =>
-      emitters.forEach((emitter, i) => {
-        for (const name of emitter.eventNames()) {
-          const added = emitter.listeners(name).slice(before[i]!.get(name) ?? 0) as (() => void)[]
-          this.#undo.push(() => added.forEach((listener) => emitter.off(name, listener)))
-        }
-      })
-  }
-
-  #gaveUp(attempt: Try): void {
-    if (!this.committed) attempt.fail(new Error('the proxy gave up'))
-  }
-
-  #options(peer: Peer, agent: PeerAgent): object {
-    const { protocol } = this.setup.agents
-    const { connect } = peer
-    const place =
-      'path' in connect
-        ? { socketPath: connect.path, host: 'localhost', hostname: 'localhost' }
-        : { host: connect.host, hostname: connect.host, port: connect.port }
-    const all = { ...this.setup.options.proxyOptions, target: { protocol: `${protocol}:`, ...place }, agent }
-    // A certificate is checked for the peer's name; without this, for the client's Host header.
-    const named = protocol === 'https' && isIP(peer.host) === 0 && peer.port !== 0
-    return named ? { ...all, ssl: { servername: peer.host } } : all
-  }
-
-  #watch(attempt: Try, request: ClientRequest, { timeouts }: AgentSettings): void {
-    attempt.request = request
-    const { protocol } = this.setup.agents
-    // Node keeps one time of silence per connection: while the request is sent it is about writing, then about reading.
-    const limit = () => request.setTimeout(request.writableFinished ? timeouts.read : timeouts.send)
-    const connected = () => {
-      attempt.connected = true
-      limit()
+  protected run(key: string, hashKey: SelectOptions['hashKey'], clusterKey: SelectOptions['clusterKey']): void {
+    const { upstreams, tries, timeout, tryTimeout, budget } = this.setup
+    const upstream = (this.#upstream = upstreams.of(key))
+    this.#key = key
+    this.#hashKey = hashKey
+    this.#clusterKey = clusterKey
+    this.#tries = (tries ?? upstream.tries) || upstream.countServers(clusterKey)
+    if ((timeout ?? upstream.timeout) > 0 || (tryTimeout ?? upstream.tryTimeout) > 0) {
+      this.#limits = new Limits(systemClock, { timeout, tryTimeout }, upstream)
     }
-    request.once('socket', (socket: Socket) => {
-      if (socket.connecting) socket.once(protocol === 'https' ? 'secureConnect' : 'connect', connected)
-      else if (!socket.destroyed) connected()
-    })
-    request.once('finish', () => {
-      if (attempt.connected) limit()
-    })
-    request.on('timeout', () => {
-      if (this.clientIsSlow(request)) return void limit()
-      attempt.fail(new CheckupsError('ERR_CHECKUPS_ATTEMPT_TIMEOUT', 'the peer was silent for too long'))
-    })
-    this.onRequest(request)
+    budget?.request?.()
+    this.#try(1)
   }
 
-  #verdictOfFailure(attempt: Try): RetryVerdict {
+  /** The caller wants it no more. Harmless when it is over. */
+  abort(reason: Error): void {
+    if (this.gone || this.told) return
+    this.gone = true
+    this.attempt?.cut('neutral', reason)
+    this.finish(reason)
+  }
+
+  /** What the failure of an attempt whose answer nobody has seen means. */
+  verdictOf(attempt: Try): RetryVerdict {
     if (this.gone) return 'neutral'
-    if (this.committed || this.answeredElsewhere || !this.replayable) return 'stop'
-    return !attempt.connected || isIdempotent(this.req.method) ? 'failed' : 'stop'
+    if (this.committed || !this.replayable) return 'stop'
+    return !attempt.connected || this.idempotent ? 'failed' : 'stop'
+  }
+
+  /** What the upstream's `statuses` make of an HTTP status. */
+  judge(status: number): RetryVerdict {
+    return this.#upstream!.statuses.of(status)
+  }
+
+  /** Whether no other one is allowed after this. */
+  protected isLast({ number }: Try): boolean {
+    return number >= this.#tries
+  }
+
+  /** Whether a failure of this attempt would be followed by another one. Yes takes the leave of the retry budget. */
+  canRetry(attempt: Try): boolean {
+    if (this.isLast(attempt) || this.gone || this.#upstream!.deleted || this.#limits?.over === true) return false
+    if (this.setup.checkups.unavailableReason(this.#key, this.#request()) !== undefined) return false
+    return (this.#leave ||= this.setup.budget?.tryRetry() !== false)
+  }
+
+  /** An answer has begun that the caller gets: nothing has a time limit any more. */
+  commit(): void {
+    this.committed = true
+    this.#limits?.end()
+  }
+
+  note(attempt: Attempt): void {
+    if (this.attempts === NONE) this.attempts = []
+    this.attempts.push(attempt)
+  }
+
+  refuse(attempt: Try): void {
+    ;(this.#refused ??= []).push(attempt)
+  }
+
+  /** What comes after an attempt that has come to nothing. */
+  goOn({ number }: Try, verdict: RetryVerdict, error: Error): void {
+    if (verdict === 'neutral') return this.#giveUp('ERR_CHECKUPS_ABORTED', 'aborted', undefined, error)
+    if (verdict === 'stop') return this.#giveUp('ERR_CHECKUPS_STOPPED', 'must not be retried')
+    if (this.#limits?.over === true) return this.#outOfTime()
+    if (number < this.#tries) {
+      // Who has told of the end may be in the middle of reading an answer, and not bear that another request begins now.
+      queueMicrotask(() => void this.#retry(number + 1).catch((thrown: unknown) => this.finish(thrown as Error)))
+      return
+    }
+    const tries = number === 1 ? 'try' : 'tries'
+    this.#giveUp('ERR_CHECKUPS_TRIES_EXCEEDED', `no answer in ${number} ${tries}`)
+  }
+
+  /** It is over; with an error the caller is told, who may know already. First call counts. */
+  finish(error?: Error): void {
+    if (error !== undefined && !this.told) {
+      this.told = true
+      this.onFailed(error)
+    }
+    if (this.#finished) return
+    this.#finished = true
+    this.#limits?.end()
+    if (this.#refused !== undefined) for (const attempt of this.#refused) attempt.stopReading()
+    this.onFinished()
+  }
+
+  async #retry(number: number): Promise<void> {
+    const { budget, backoff } = this.setup
+    if (this.#finished) return
+    if (this.#upstream!.deleted) {
+      this.#deleted()
+      return
+    }
+    if (!this.#leave && budget?.tryRetry() === false) {
+      this.#giveUp('ERR_CHECKUPS_RETRY_BUDGET', 'the retry budget is spent')
+      return
+    }
+    if (backoff !== undefined) {
+      const wait = Math.min(waitBefore(number, backoff, systemRandom), this.#limits?.left ?? Infinity)
+      await keepAlive(pause(wait, systemClock, undefined))
+      // eslint-disable-next-line @typescript-eslint/no-unnecessary-condition -- it may have been aborted meanwhile
+      if (this.#finished) return
+      if (this.#limits?.over === true) {
+        this.#outOfTime()
+        return
+      }
+    }
+    this.#leave = false
+    this.#try(number)
+  }
+
+  #try(number: number): void {
+    const request = number === 1 ? { hashKey: this.#hashKey, clusterKey: this.#clusterKey } : this.#request()
+    let pick: PickHandle | undefined
+    try {
+      pick = this.setup.checkups.acquirePeer(this.#key, request) as PickHandle | undefined
+    } catch (error) {
+      if (error instanceof UnknownUpstreamError) return this.#deleted()
+      throw error
+    }
+    if (pick === undefined) {
+      const reason = this.setup.checkups.unavailableReason(this.#key, this.#request()) ?? 'down'
+      return this.#giveUp('ERR_CHECKUPS_NO_PEER', `nobody is available (${reason})`, reason)
+    }
+    const attempt = (this.attempt = this.attemptAt(pick, number))
+    if (this.#limits !== undefined) {
+      this.#limits.onLimit = (by) => this.#onLimit(attempt, by)
+      this.#limits.beginAttempt()
+    }
+    try {
+      this.launch(attempt, false)
+    } catch (error) {
+      // Code of the caller's: where connections go, what stands before an agent.
+      this.callersFault = true
+      attempt.onError(error as Error)
+    }
+  }
+
+  /** What a further pick is asked for. */
+  #request(): AttemptRequest {
+    const entry = this.attempt?.pick.entry
+    const tried = (this.#tried ??= [])
+    if (entry !== undefined && !tried.includes(entry)) tried.push(entry)
+    return { hashKey: this.#hashKey, clusterKey: this.#clusterKey, tried }
+  }
+
+  #onLimit(attempt: Try, by: 'timeout' | 'tryTimeout'): void {
+    const ms = this.#limits![by]
+    const error = new CheckupsError('ERR_CHECKUPS_ATTEMPT_TIMEOUT', `no answer within ${ms} ms`)
+    if (by === 'tryTimeout') return attempt.fail(error)
+    // The peer had all the time there was, or only what others had left of it: that says nothing about the peer.
+    attempt.cut(attempt.number === 1 ? 'failed' : 'neutral', error)
+    this.#outOfTime()
+  }
+
+  #outOfTime(): void {
+    this.#giveUp('ERR_CHECKUPS_TIMEOUT', `no answer within ${this.#limits?.timeout ?? 0} ms`)
+  }
+
+  #deleted(): void {
+    this.#giveUp('ERR_CHECKUPS_UPSTREAM_DELETED', 'deleted meanwhile')
+  }
+
+  #giveUp(code: ErrorCode, why: string, reason?: UnavailableReason, cause?: unknown): void {
+    this.finish(new AttemptsError(code, this.#key, this.attempts, why, reason, cause))
   }
 }
 
-/** What takes back, before another attempt, what the proxy adds to the request's headers. */
-function rememberHeaders({ headers }: IncomingMessage): () => void {
-  const before = FORWARDED.map((name) => headers[name])
-  return () =>
-    FORWARDED.forEach((name, i) => {
-      if (before[i] === undefined) Reflect.deleteProperty(headers, name)
-      else headers[name] = before[i]
-    })
-}
+/** Of most requests no attempt is noted. */
+const NONE = Object.freeze([]) as readonly Attempt[] as Attempt[]

@@ -190,7 +190,7 @@ class AgentExchange {
     this.#verdict = 'failed'
     this.#context = context
     const request = this.#request
-    const { agent } = this.#pool.of(peer.upstream)
+    const agent = this.#pool.of(peer.upstream)
     return new Promise((resolve, reject) => {
       let over = false
       let connecting: Socket | undefined

@@ -8,15 +8,17 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Checkups } from '../checkups.js'
-import { integer, oneOf, onlyKeys, record } from '../check.js'
 import { AgentPool } from './agent.js'
-import { answerFailure, failedUpgrade, hostKey } from './http.js'
-import type { BalancedProxyOptions, ExchangeSetup, ProxyServer } from './exchange.js'
-import { UpgradeExchange } from './upgrade-exchange.js'
-import { WebExchange } from './web-exchange.js'
+import { Clients } from './clients.js'
+import { compileRepeat } from './options.js'
+import type { BalancedSetup } from './http-proxy/exchange.js'
+import { checkBalancedProxyOptions, type BalancedProxyOptions, type ProxyServer } from './http-proxy/options.js'
+import { UpgradeExchange } from './http-proxy/upgrade.js'
+import { WebExchange } from './http-proxy/web.js'
 
 export type { GatewayStatus, HashHeader, HashKeyOption } from './http.js'
-export type { BalancedProxyOptions, ProxiedRequest, ProxyFailure, ProxyServer } from './exchange.js'
+export type { GatewayOptions, ProxiedRequest, ProxyFailure, RepeatOptions } from './options.js'
+export type { BalancedProxyOptions, ProxyServer } from './http-proxy/options.js'
 
 /** Handlers for a node:http server. They need no `this`. */
 export interface BalancedProxy {
@@ -24,15 +26,12 @@ export interface BalancedProxy {
   readonly web: (req: IncomingMessage, res: ServerResponse) => void
   /** For `upgrade` events. */
   readonly ws: (req: IncomingMessage, socket: Duplex, head: Buffer) => void
-  /** Closes idle connections to peers and stops listening to the proxy's events. Requests under way go on. */
+  /** Closes idle connections to peers. Requests under way go on. */
   readonly close: () => void
 }
 
-const OPTION_KEYS = new Set(
-  'key hashKey clusterKey protocol agent proxyOptions retryStatuses bodyLimit tries timeout tryTimeout backoff onEnd onFailure'.split(
-    ' ',
-  ),
-)
+/** Milliseconds that an idle connection is kept: nginx's `keepalive_timeout` of upstreams. */
+const IDLE = 60_000
 
 /**
  * Lets `checkups` choose where `proxy` goes.
@@ -54,54 +53,38 @@ export function balanceProxy(
   proxy: ProxyServer,
   options: BalancedProxyOptions = {},
 ): BalancedProxy {
-  onlyKeys('options', record('options', '', options), OPTION_KEYS)
-  const protocol = oneOf('options', 'protocol', options.protocol ?? 'http', ['http', 'https'])
-  // Not a WeakMap, whose entries outlive the short life of a request.
-  const exchangeOf = Symbol('exchange')
-  const agents = new AgentPool(checkups, protocol, options.agent)
-  const setup: ExchangeSetup = {
-    checkups,
+  checkBalancedProxyOptions(options)
+  const agents = new AgentPool(checkups, options.protocol ?? 'http', { timeout: IDLE, ...options.agent })
+  const clients = new Clients()
+  let running = 0
+  let closed = false
+  const onFinished = () => {
+    if (--running === 0 && closed) agents.close()
+  }
+  const setup: BalancedSetup = {
+    ...compileRepeat(checkups, options),
+    upstreams: agents.upstreams,
     proxy,
     agents,
     options,
-    bodyLimit: integer('options', 'bodyLimit', options.bodyLimit ?? 2 ** 20, 0, Number.MAX_SAFE_INTEGER),
-    retryStatuses: new Set(options.retryStatuses ?? [502, 503, 504]),
-    keyOf: options.key ?? hostKey,
-  }
-  const onResponse = (proxyRes: IncomingMessage, req: IncomingMessage & { [exchangeOf]?: WebExchange }) =>
-    req[exchangeOf]?.onResponse(proxyRes)
-  proxy.on('proxyRes', onResponse)
-  let running = 0
-  let closed = false
-  const ended = () => {
-    if (--running > 0 || !closed) return
-    proxy.off('proxyRes', onResponse)
-    agents.close()
+    onFinished,
   }
 
   return {
     web(req, res) {
-      const exchange = new WebExchange(setup, req, res)
-      Object.assign(req, { [exchangeOf]: exchange })
       running++
-      void exchange
-        .run()
-        .then((failure) => failure && answerFailure(failure, res, options.onFailure))
-        .finally(ended)
+      new WebExchange(setup, req, res, clients.of(req)).begin()
     },
     ws(req, socket, head) {
       running++
-      void new UpgradeExchange(setup, req, socket, head)
-        .run()
-        .then((failure) => failure && socket.end(failedUpgrade(failure.status)))
-        .finally(ended)
+      new UpgradeExchange(setup, req, socket, head, clients.of(req)).begin()
     },
     close() {
       if (closed) return
       closed = true
       agents.retire()
       running++
-      ended()
+      onFinished()
     },
   }
 }

@@ -2,17 +2,17 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Checkups } from '../checkups.js'
+import { Clients, type ClientConnection } from './clients.js'
 import { answerFailure, failedUpgrade, statusLine } from './http.js'
-import { Clients, type ClientConnection } from './proxy/client.js'
+import { compileRepeat } from './options.js'
 import type { ProxySetup } from './proxy/exchange.js'
 import { checkProxyOptions, type ProxyOptions } from './proxy/options.js'
 import { requestHead, type RequestHeadSettings } from './proxy/request-head.js'
 import { UpgradeRequest } from './proxy/upgrade.js'
 import { WebRequest } from './proxy/web.js'
 import { Connections } from './undici/connections.js'
-import { compileExchange } from './undici/options.js'
 
-export type { ForwardedFields, ProxiedRequest, ProxyFailure, ProxyOptions } from './proxy/options.js'
+export type { ForwardedFields, ProxyOptions } from './proxy/options.js'
 
 /** Handlers for a node:http or node:https server; it is the first of them itself. None needs `this`. */
 export interface ProxyHandler {
@@ -59,8 +59,9 @@ export function createProxyHandler(checkups: Checkups, options: ProxyOptions = {
     if (--running === 0 && closed) connections.close()
   }
   const setup: ProxySetup = {
-    ...compileExchange(checkups, options),
+    ...compileRepeat(checkups, options),
     connections,
+    upstreams: connections.upstreams,
     options,
     head: { keepHost: host !== 'peer', forwarded, trust },
     protocolOf: protocol,

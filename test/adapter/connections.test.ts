@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import type { ClientRequest } from 'node:http'
 import { describe, expect, it, vi } from 'vitest'
@@ -54,13 +55,85 @@ describe.each(Object.entries(proxies))('connections to peers, with %s', (_, make
     for (let i = 0; i < 20; i++) {
       await answers(gateway, 1)
       const { socket, agent } = requests[i] as ClientRequest & { agent: NodeJS.EventEmitter }
-      await eventually(() => expect(socket?.listenerCount('timeout')).toBeLessThan(2))
+      await eventually(() => expect(socket?.listenerCount('timeout')).toBeLessThan(3))
       const emitters = [socket!, agent, eventsOf(proxy)]
       const events = ['close', 'error', 'end', 'timeout', 'free', 'connect', 'drain', 'data', 'proxyRes']
       counts.push(emitters.flatMap((one) => events.map((event) => one.listenerCount(event))).reduce((x, y) => x + y))
     }
     expect(counts).toEqual(counts.map(() => counts[0]))
   })
+})
+
+describe('a kept connection', () => {
+  const second = (answer: Answer): Answer => {
+    let count = 0
+    const first: Answer = (req, res) => (req.resume(), res.end('first'))
+    return (...args) => (++count === 1 ? first : answer)(...args)
+  }
+
+  it.each([
+    { send: 60, read: 60 },
+    { send: 2_000, read: 60 },
+    { send: 60, read: 0 },
+  ])('has the time limits of its upstream: %o', async (limits) => {
+    // A silence of 0 is without limit; then it is the total time that ends it.
+    const a = await startServer('a', second(never))
+    const gateway = await startGateway([a], { upstream: { timeouts: { connect: 2_000, ...limits } }, timeout: 500 })
+    const begun = performance.now()
+    expect([(await send(gateway)).status, (await send(gateway)).status]).toEqual([200, 504])
+    if (limits.read > 0) expect(performance.now() - begun).toBeLessThan(450)
+    else expect(performance.now() - begun).toBeGreaterThan(450)
+    expect(a.connections).toBe(1)
+  })
+
+  it('may be idle for longer than a peer may be silent', async () => {
+    const [a, silent] = [await startServer('a'), await startRaw((socket) => socket.resume())]
+    const timeouts = { connect: 2_000, send: 40, read: 40 }
+    const upstreams = { silent: { servers: [silent.address], timeouts } }
+    const gateway = await startGateway([a], { upstream: { timeouts }, upstreams })
+    expect((await send(gateway)).text).toBe('a')
+    for (let i = 0; i < 2; i++) expect((await send(gateway, { headers: { host: 'silent' } })).status).toBe(504)
+    expect((await send(gateway)).text).toBe('a')
+    expect(a.connections).toBe(1)
+  })
+
+  it('is closed after `timeout`', async () => {
+    const a = await startServer('a')
+    const gateway = await startGateway([a], { agent: { timeout: 40 } })
+    expect((await send(gateway)).text).toBe('a')
+    await eventually(() => expect(a.sockets.size).toBe(0))
+  })
+
+  it('belongs to the request that it carries, also for who asks by AsyncLocalStorage', async () => {
+    const asked = new AsyncLocalStorage<string>()
+    const ended: unknown[] = []
+    const a = await startServer(
+      'a',
+      second((req) => req.socket.resetAndDestroy()),
+    )
+    const gateway = await startGateway([a], {
+      onEnd: ({ req }) => ended.push([req.url, asked.getStore()]),
+      onRequest: (req, res, { web }) => asked.run(req.url!, web, req, res),
+    })
+    expect((await send(gateway, { path: '/1', method: 'POST' })).status).toBe(200)
+    expect((await send(gateway, { path: '/2', method: 'POST' })).status).toBe(502)
+    expect(ended).toEqual([
+      ['/1', '/1'],
+      ['/2', '/2'],
+    ])
+    expect(a.connections).toBe(1)
+  })
+})
+
+it('a request that many peers have failed has no more listeners than another one', async () => {
+  const peers = Array.from({ length: 20 }, (_, i) => refusing(i))
+  const warnings: string[] = []
+  const onWarning = ({ message }: Error) => void warnings.push(message)
+  process.on('warning', onWarning)
+  const gateway = await startGateway([...peers, await startServer('b', whenRead)], { retryBudget: false })
+  expect((await send(gateway)).text).toBe('b')
+  process.off('warning', onWarning)
+  expect(warnings).toEqual([])
 })
 
 describe('idle connections are closed', () => {

@@ -1,24 +1,26 @@
 /** What a proxied request and a proxied upgrade have in common: where they go, and how their answers reach the client. */
+import { AsyncResource } from 'node:async_hooks'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Dispatcher } from 'undici'
+import type { ClientConnection, Waiting } from '../clients.js'
 import { gatewayStatus, hashKeyOf, isIdempotent } from '../http.js'
+import { tellEnd, type ProxyFailure } from '../options.js'
 import type { Protocol } from '../undici/connections.js'
-import { Exchange, type ExchangeSetup } from '../undici/exchange.js'
-import type { Try } from '../undici/try.js'
+import { UndiciExchange, type UndiciSetup } from '../undici/exchange.js'
+import type { UndiciTry } from '../undici/try.js'
 import { answerHead, answerTrailers, hints } from './answer-head.js'
-import type { ClientConnection, Waiting } from './client.js'
-import type { ProxyFailure, ProxyOptions } from './options.js'
+import type { ProxyOptions } from './options.js'
 import type { RequestHead, RequestHeadSettings } from './request-head.js'
 
 /** What all exchanges of one proxy share. */
-export interface ProxySetup extends ExchangeSetup {
+export interface ProxySetup extends UndiciSetup {
   readonly options: ProxyOptions
   readonly head: RequestHeadSettings
   readonly protocolOf: Protocol | ((upstream: string) => Protocol)
   readonly onFinished: () => void
 }
 
-export abstract class ProxiedExchange extends Exchange implements Waiting {
+export abstract class ProxiedExchange extends UndiciExchange implements Waiting {
   declare readonly setup: ProxySetup
   protected readonly req: IncomingMessage
   protected readonly head: RequestHead
@@ -26,6 +28,8 @@ export abstract class ProxiedExchange extends Exchange implements Waiting {
   #key: string | undefined = undefined
   /** Bytes that the answer has still to bring; below 0 if nobody knows. */
   #left = -1
+  /** For calls of the application's: whatever connection the news come over, `AsyncLocalStorage` has what the request has. */
+  #context: AsyncResource | undefined = undefined
   /** Goes on with an answer that was paused. */
   #resume: () => void = nothing
 
@@ -56,6 +60,7 @@ export abstract class ProxiedExchange extends Exchange implements Waiting {
     const { req } = this
     this.client.begin(this)
     this.notes = options.onEnd !== undefined
+    if (options.onEnd !== undefined || options.onFailure !== undefined) this.#context = new AsyncResource('CHECKUPS')
     try {
       this.#key = options.key === undefined ? this.client.keyOf(this.head.host) : options.key(req)
       if (this.#key === undefined || this.#key === '') throw new Error('the request names no upstream')
@@ -70,7 +75,7 @@ export abstract class ProxiedExchange extends Exchange implements Waiting {
     this.abort(new Error('the client went away'))
   }
 
-  override launch(attempt: Try, again: boolean): void {
+  override launch(attempt: UndiciTry, again: boolean): void {
     const { connections, protocolOf } = this.setup
     const { peer } = attempt
     const protocol = typeof protocolOf === 'function' ? protocolOf(peer.upstream) : protocolOf
@@ -161,7 +166,7 @@ export abstract class ProxiedExchange extends Exchange implements Waiting {
     if (this.gone) return
     // Without this the client would wait for the rest for ever.
     if (this.committed) this.response.destroy()
-    else this.answerFailure({ status: gatewayStatus(error), error, req: this.req })
+    else this.#tell(() => this.answerFailure({ status: gatewayStatus(error), error, req: this.req }))
   }
 
   protected override onFinished(): void {
@@ -169,11 +174,12 @@ export abstract class ProxiedExchange extends Exchange implements Waiting {
     this.setup.onFinished()
     const { onEnd } = this.setup.options
     if (onEnd === undefined) return
-    try {
-      onEnd({ req: this.req, upstream: this.#key, attempts: this.attempts })
-    } catch (error) {
-      process.emitWarning(`onEnd threw: ${String(error)}`, { type: 'CheckupsWarning' })
-    }
+    this.#tell(() => tellEnd(onEnd, { req: this.req, upstream: this.#key, attempts: this.attempts }))
+  }
+
+  #tell(call: () => void): void {
+    if (this.#context === undefined) call()
+    else this.#context.runInAsyncScope(call)
   }
 }
 

@@ -1,6 +1,6 @@
 /** The head of a request, as a peer is to get it. */
 import type { IncomingMessage } from 'node:http'
-import type { ClientConnection } from './client.js'
+import type { ClientConnection } from '../clients.js'
 import { FieldTable, ownedBy, without } from './fields.js'
 import type { ForwardedFields } from './options.js'
 

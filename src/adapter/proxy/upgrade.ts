@@ -2,10 +2,10 @@
 import { ServerResponse, STATUS_CODES, type IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { ClientConnection } from '../clients.js'
 import { failedUpgrade } from '../http.js'
-import type { ClientConnection } from './client.js'
+import type { ProxyFailure } from '../options.js'
 import { ProxiedExchange, type ProxySetup } from './exchange.js'
-import type { ProxyFailure } from './options.js'
 import type { RequestHead } from './request-head.js'
 
 export class UpgradeRequest extends ProxiedExchange {

@@ -2,11 +2,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex, Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
+import type { ClientConnection } from '../clients.js'
 import { answerFailure, ReplayBody } from '../http.js'
-import type { ClientConnection } from './client.js'
+import type { ProxyFailure } from '../options.js'
 import { ProxiedExchange, type ProxySetup } from './exchange.js'
 import { mayBeTrailer } from './fields.js'
-import type { ProxyFailure } from './options.js'
 import type { RequestHead } from './request-head.js'
 
 export class WebRequest extends ProxiedExchange {

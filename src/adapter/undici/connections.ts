@@ -6,12 +6,9 @@ import { connect as connectTcp, isIP, type Socket, type TcpNetConnectOpts } from
 import { connect as connectTls, type ConnectionOptions } from 'node:tls'
 import { Client, type buildConnector, type Dispatcher } from 'undici'
 import type { Checkups } from '../../checkups.js'
-import type { Timeouts } from '../../config.js'
 import { CheckupsError } from '../../errors.js'
-import { Statuses } from '../../health/outcome.js'
-import type { UpstreamDeleteEvent, UpstreamUpdateEvent } from '../../upstream/change.js'
 import type { Peer } from '../../upstream/peer.js'
-import type { SelectOptions } from '../../upstream/selection.js'
+import { Upstreams, type UpstreamNow } from '../upstreams.js'
 import type { RawHandler } from './raw-handler.js'
 
 /** How peers are spoken to. */
@@ -45,42 +42,6 @@ export interface ConnectionSetup {
   /** Told of a connection that was made, or has ended; `error` says why. */
   readonly onEvent?:
     ((event: 'connect' | 'disconnect' | 'connectionError', args: readonly unknown[]) => void) | undefined
-}
-
-/** What requests to an upstream go by; changes with it. */
-export class UpstreamNow {
-  /** Idle connections kept per peer. */
-  keepalive = 0
-  timeouts: Timeouts = { connect: 0, send: 0, read: 0 }
-  tries = 0
-  timeout = 0
-  tryTimeout = 0
-  statuses = new Statuses()
-  /** Whether there is no such upstream any more, or another one of its name. */
-  deleted = false
-  /** Servers by level, and of all. */
-  readonly #servers = new Map<string, number>()
-  #total = 0
-
-  /** How many may be tried. */
-  countServers(clusterKey: SelectOptions['clusterKey']): number {
-    if (clusterKey === undefined) return this.#total
-    const names = typeof clusterKey === 'string' ? [clusterKey] : clusterKey
-    return names.reduce((sum, name) => sum + (this.#servers.get(name) ?? 0), 0)
-  }
-
-  /** @throws UnknownUpstreamError */
-  read(checkups: Checkups, key: string): void {
-    this.timeouts = checkups.getUpstreamTimeouts(key)
-    const { keepalive = 0, tries = 0, timeout = 0, tryTimeout = 0, statuses, cluster = [] } = checkups.getUpstream(key)!
-    Object.assign(this, { keepalive, tries, timeout, tryTimeout })
-    this.statuses = new Statuses(statuses)
-    this.#servers.clear()
-    // The levels of an array are named by their places.
-    for (const [name, { servers }] of Object.entries(cluster)) this.#servers.set(name, servers.length)
-    this.#total = 0
-    for (const count of this.#servers.values()) this.#total += count
-  }
 }
 
 /** One connection, or the chance of one: it is made when a request needs it, and again when it was lost. */
@@ -255,56 +216,30 @@ export class PeerConnections {
 
 /** The connections of one dispatcher or proxy, kept in step with the upstreams. */
 export class Connections {
-  readonly #checkups: Checkups
+  readonly upstreams: Upstreams
   readonly #setup: ConnectionSetup
-  readonly #upstreams = new Map<string, UpstreamNow>()
   readonly #peers = { http: new Map<Peer, PeerConnections>(), https: new Map<Peer, PeerConnections>() }
-  readonly #onUpdate = ({ upstream, removed }: UpstreamUpdateEvent) => {
-    const now = this.#upstreams.get(upstream)
-    if (now === undefined) return
-    now.read(this.#checkups, upstream)
-    const gone = new Set(removed)
-    this.#retire((peer) => gone.has(peer))
-    this.#each((connections, peer) => peer.upstream === upstream && connections.closeIdle(now.keepalive))
-  }
-  readonly #onDelete = ({ upstream }: UpstreamDeleteEvent) => {
-    const now = this.#upstreams.get(upstream)
-    if (now !== undefined) now.deleted = true
-    this.#upstreams.delete(upstream)
-    this.#retire((peer) => peer.upstream === upstream)
-  }
 
   constructor(checkups: Checkups, setup: ConnectionSetup) {
-    this.#checkups = checkups
     this.#setup = setup
-    checkups.on('upstream:update', this.#onUpdate)
-    checkups.on('upstream:delete', this.#onDelete)
+    this.upstreams = new Upstreams(checkups, {
+      onUpdate: ({ keepalive }, { upstream, removed }) => {
+        const gone = new Set(removed)
+        this.#retire((peer) => gone.has(peer))
+        this.#each((connections, peer) => peer.upstream === upstream && connections.closeIdle(keepalive))
+      },
+      onDelete: (upstream) => this.#retire((peer) => peer.upstream === upstream),
+    })
   }
 
   of(peer: Peer, protocol: Protocol): PeerConnections {
     const peers = this.#peers[protocol]
     let connections = peers.get(peer)
     if (connections === undefined) {
-      connections = new PeerConnections(peer, protocol, this.upstream(peer.upstream), this.#setup)
+      connections = new PeerConnections(peer, protocol, this.upstreams.of(peer.upstream), this.#setup)
       peers.set(peer, connections)
     }
     return connections
-  }
-
-  /** @throws UnknownUpstreamError */
-  upstream(key: string): UpstreamNow {
-    let now = this.#upstreams.get(key)
-    if (now === undefined) {
-      now = new UpstreamNow()
-      now.read(this.#checkups, key)
-      this.#upstreams.set(key, now)
-    }
-    return now
-  }
-
-  /** Whether there is such an upstream. */
-  knows(key: string): boolean {
-    return this.#upstreams.has(key) || this.#checkups.getUpstream(key) !== undefined
   }
 
   /** Closes idle connections, and those in use when their requests end. */
@@ -314,8 +249,7 @@ export class Connections {
 
   /** Follows the upstreams no more. */
   close(): void {
-    this.#checkups.off('upstream:update', this.#onUpdate)
-    this.#checkups.off('upstream:delete', this.#onDelete)
+    this.upstreams.close()
     this.retire()
   }
 

@@ -4,15 +4,15 @@ import { isIP } from 'node:net'
 import { errors, type Dispatcher } from 'undici'
 import { isIdempotent } from '../http.js'
 import { OnceBody, readOnce, type Source } from './body.js'
-import type { UpstreamNow } from './connections.js'
-import { Exchange, type ExchangeSetup } from './exchange.js'
+import type { UpstreamNow } from '../upstreams.js'
+import { UndiciExchange, type UndiciSetup } from './exchange.js'
 import type { BalanceOptions } from './options.js'
 import type { RawHandler } from './raw-handler.js'
 import type { Target } from './target.js'
-import type { Try } from './try.js'
+import type { UndiciTry } from './try.js'
 
 /** What all requests of one dispatcher share. */
-export interface DispatchSetup extends ExchangeSetup {
+export interface DispatchSetup extends UndiciSetup {
   /** What an interceptor stands before. */
   readonly below: Dispatcher.Dispatch | undefined
   /** Told of every request that is over, or has become a connection of the caller's; perhaps twice. */
@@ -25,7 +25,7 @@ interface Undeclared {
   readonly maxRedirections?: number
 }
 
-export class DispatchedRequest extends Exchange {
+export class DispatchedRequest extends UndiciExchange {
   /** What the dispatcher says to who has dispatched: false asks to wait for `drain`. */
   accepted = true
   /** Where its dispatcher has it; the dispatcher's own. */
@@ -70,14 +70,14 @@ export class DispatchedRequest extends Exchange {
     }
   }
 
-  override launch(attempt: Try, again: boolean): void {
+  override launch(attempt: UndiciTry, again: boolean): void {
     const { connections, below } = this.setup
     const { protocol } = this.#target
     const { peer } = attempt
     // The agent below reaches no unix sockets.
     if (below !== undefined && peer.port !== 0) {
       const named = protocol === 'https' && isIP(peer.host) === 0 ? peer.host : undefined
-      const options = this.#optionsFor(connections.upstream(peer.upstream), named)
+      const options = this.#optionsFor(connections.upstreams.of(peer.upstream), named)
       // What other interceptors and the agent are told beside goes on to them.
       this.accepted = below({ ...this.#options, ...options, origin: peer.origin(protocol) }, attempt as object)
       return

@@ -1,9 +1,10 @@
 /** The dispatcher that has connections of its own, and the interceptor that uses those of others. */
 import { Dispatcher, errors } from 'undici'
 import type { Checkups } from '../../checkups.js'
+import { compileRepeat } from '../options.js'
 import { Connections } from './connections.js'
 import { DispatchedRequest, type DispatchSetup } from './dispatched.js'
-import { checkDispatcherOptions, checkInterceptorOptions, compileExchange } from './options.js'
+import { checkDispatcherOptions, checkInterceptorOptions } from './options.js'
 import type { DispatcherOptions, InterceptorOptions } from './options.js'
 import { rawOf, type RawHandler } from './raw-handler.js'
 import { Targets } from './target.js'
@@ -42,10 +43,11 @@ export function balance(checkups: Checkups, options: InterceptorOptions = {}): D
   checkInterceptorOptions(options)
   const connections = new Connections(checkups, { connect: undefined, client: undefined })
   const targets = new Targets(options)
+  const repeat = compileRepeat(checkups, options)
   return (below) => {
-    const setup = { ...compileExchange(checkups, options), connections, below, onFinished: undefined }
+    const setup = { ...repeat, connections, upstreams: connections.upstreams, below, onFinished: undefined }
     const passes = (key: string | undefined) =>
-      options.passUnknown === true && (key === undefined || !connections.knows(key))
+      options.passUnknown === true && (key === undefined || !connections.upstreams.has(key))
     return (request, handler) => {
       const raw = checked(handler)
       try {
@@ -77,14 +79,16 @@ class BalancedDispatcher extends Dispatcher {
     this.#options = options
     this.#targets = new Targets(options)
     const { connect, client } = options
+    const connections = new Connections(checkups, {
+      connect,
+      client,
+      onEvent: (event, [origin, targets, ...error]) =>
+        this.emit(event as 'connect', origin as URL, [this, ...(targets as Dispatcher[])], ...(error as [])),
+    })
     this.#setup = {
-      ...compileExchange(checkups, options),
-      connections: new Connections(checkups, {
-        connect,
-        client,
-        onEvent: (event, [origin, targets, ...error]) =>
-          this.emit(event as 'connect', origin as URL, [this, ...(targets as Dispatcher[])], ...(error as [])),
-      }),
+      ...compileRepeat(checkups, options),
+      connections,
+      upstreams: connections.upstreams,
       below: undefined,
       onFinished: (request) => this.#finished(request),
     }

@@ -1,11 +1,10 @@
 /** One attempt: what undici calls as it goes on, and what that comes to. */
 import type { Duplex } from 'node:stream'
 import { systemClock } from '../../clock.js'
-import { parseRetryAfter, retryAfterOf, verdictOf, type RetryVerdict } from '../../health/outcome.js'
-import type { Attempt } from '../../upstream/attempt.js'
-import type { Peer } from '../../upstream/peer.js'
+import { parseRetryAfter } from '../../health/outcome.js'
 import type { PickHandle } from '../../upstream/pick.js'
 import { finalVerdict } from '../http.js'
+import { Try, type TryOwner } from '../try.js'
 import type { Connection } from './connections.js'
 import type { Abort, RawHandler } from './raw-handler.js'
 
@@ -23,31 +22,13 @@ const CALLERS_FAULT = new Set<unknown>([
 /** How a connection ends that the peer closes. */
 const CLOSED = new Set<unknown>(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'])
 
-/** What an attempt needs of the exchange it belongs to. */
-export interface TryOwner {
-  readonly setup: { readonly retryStatuses: ReadonlySet<number> }
+/** What an attempt needs of the exchange it belongs to, beside what every attempt does. */
+export interface UndiciTryOwner extends TryOwner {
   /** Whether a peer that may have seen the request may be followed by another one. */
   readonly repeatable: boolean
-  /** Whether an answer of the peer's may be thrown away for another peer's. */
-  readonly mayRefuse: boolean
-  /** Whether every attempt is to be noted, not only those that came to nothing. */
-  readonly notes: boolean
   /** Whether it has failed through what the caller gave or did: nobody is to blame. */
   callersFault: boolean
-  launch(attempt: Try, again: boolean): void
-  /** What the failure of an attempt whose answer nobody has seen means. */
-  verdictOf(attempt: Try): RetryVerdict
-  /** What the upstream's `statuses` make of an HTTP status. */
-  judge(status: number): RetryVerdict
-  /** Whether a failure of this attempt would be followed by another one. Yes takes the leave of the retry budget. */
-  canRetry(attempt: Try): boolean
-  /** An answer has begun that the caller gets. */
-  commit(): void
-  note(attempt: Attempt): void
-  /** Its answer is thrown away. */
-  refuse(attempt: Try): void
-  /** What comes after an attempt that has come to nothing. */
-  goOn(attempt: Try, verdict: RetryVerdict, error: Error): void
+  launch(attempt: UndiciTry, again: boolean): void
   complete(trailers: readonly Buffer[]): void
   switchTo(status: number, headers: readonly Buffer[], socket: Duplex): void
   /** It is over; with an error the caller is told, who may know already. */
@@ -61,53 +42,30 @@ export interface TryOwner {
   onAllSent(): void
 }
 
-export class Try implements RawHandler {
-  readonly pick: PickHandle
-  readonly number: number
+export class UndiciTry extends Try implements RawHandler {
   /** What it goes over, if that is ours. */
   connection: Connection | undefined = undefined
-  /** Whether its connection stands: from then on the peer may have seen the request. */
   connected = false
-  over = false
-  readonly #exchange: TryOwner
-  readonly #begun = systemClock.now()
+  protected override readonly exchange: UndiciTryOwner
   #abort: Abort | undefined = undefined
   /** Whether its connection had carried another request before. */
   #kept = false
   /** Whether its answer goes to the caller. */
   #wanted = false
-  #status = 0
-  #retryAfter = 0
   /** Bytes of an answer that nobody wants. */
   #unwanted = 0
 
-  constructor(exchange: TryOwner, pick: PickHandle, number: number) {
-    this.#exchange = exchange
-    this.pick = pick
-    this.number = number
+  constructor(exchange: UndiciTryOwner, pick: PickHandle, number: number) {
+    super(pick, number)
+    this.exchange = exchange
   }
 
-  get peer(): Peer {
-    return this.pick.peer
-  }
-
-  /** It is over, and what is left of the request is torn down. First call counts. */
-  cut(verdict: RetryVerdict, error: Error): void {
-    if (this.over) return
-    this.#end(verdict, error)
+  protected override tearDown(error: Error): void {
     if (this.#abort !== undefined) this.#abort(error)
     else this.connection?.discard()
   }
 
-  /** It has failed; what that means depends, mostly, on how far it had come. */
-  fail(error: Error, verdict = this.#exchange.verdictOf(this)): void {
-    if (this.over) return
-    this.cut(verdict, error)
-    this.#exchange.goOn(this, verdict, error)
-  }
-
-  /** What is left of its answer is not waited for. */
-  stopReading(): void {
+  override stopReading(): void {
     this.#abort?.()
   }
 
@@ -117,30 +75,22 @@ export class Try implements RawHandler {
     if (this.over) return abort()
     this.connected = true
     this.#kept = this.connection?.fresh === false
-    this.#exchange.onConnected()
+    this.exchange.onConnected()
   }
 
   onResponseStarted(): void {
-    if (!this.over) this.#exchange.onAnswering()
+    if (!this.over) this.exchange.onAnswering()
   }
 
   onHeaders(status: number, headers: readonly Buffer[], resume: () => void, statusText: string): unknown {
     if (this.over) return true
-    const exchange = this.#exchange
+    const exchange = this.exchange
     if (status < 200) return exchange.onInformation(status, headers, resume, statusText)
-    this.#status = status
-    if (status === 429 || status === 503) this.#retryAfter = retryAfterIn(headers)
-    const verdict = exchange.judge(status)
-    const asksOthers = verdict === 'next' || exchange.setup.retryStatuses.has(status)
-    if (asksOthers && exchange.mayRefuse && exchange.canRetry(this)) {
-      const means = verdict === 'next' ? 'next' : 'failed'
-      const error = new Error(`status ${status}`)
-      this.#end(means, error)
-      exchange.refuse(this)
-      exchange.goOn(this, means, error)
+    this.#wanted = this.accepts(status, status === 429 || status === 503 ? retryAfterIn(headers) : 0)
+    if (!this.#wanted) {
+      this.refuse()
       return true
     }
-    this.#want(status)
     try {
       return exchange.onHead(status, headers, resume, statusText)
     } catch (error) {
@@ -156,9 +106,9 @@ export class Try implements RawHandler {
       return true
     }
     try {
-      return this.#exchange.onBody(chunk)
+      return this.exchange.onBody(chunk)
     } catch (error) {
-      this.#exchange.callersFault = true
+      this.exchange.callersFault = true
       throw error
     }
   }
@@ -172,28 +122,30 @@ export class Try implements RawHandler {
   onUpgrade(status: number, headers: readonly Buffer[], socket: Duplex): void {
     this.connection?.handOver()
     if (this.over) return void socket.destroy()
-    this.#status = status
-    this.#want(status)
+    this.status = status
+    this.#wanted = true
+    this.exchange.commit()
+    this.pick.answered(status)
     socket.once('close', () => {
       if (this.over) return
-      this.#end(finalVerdict(this.#exchange.judge(status)))
-      this.#exchange.finish()
+      this.end(finalVerdict(this.exchange.judge(status)))
+      this.exchange.finish()
     })
-    this.#exchange.switchTo(status, headers, socket)
+    this.exchange.switchTo(status, headers, socket)
   }
 
   onError(error: Error): void {
-    const exchange = this.#exchange
+    const exchange = this.exchange
     exchange.callersFault ||= CALLERS_FAULT.has(codeOf(error))
     if (exchange.callersFault && !this.connected) this.connection?.giveBack()
     else this.connection?.discard()
     if (this.over) return
     // undici waits for the body that the length of a 304 speaks of, and that would come with a 200.
-    if (this.#wanted && this.#status === 304 && codeOf(error) === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH') {
+    if (this.#wanted && this.status === 304 && codeOf(error) === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH') {
       return this.#complete([])
     }
     if (exchange.callersFault || this.#wanted) {
-      this.#end(exchange.callersFault ? 'neutral' : 'stop', error)
+      this.end(exchange.callersFault ? 'neutral' : 'stop', error)
       return exchange.finish(error)
     }
     // The peer closed a kept connection just when it was used again: no failure of the peer, so it is asked once more, over
@@ -206,40 +158,18 @@ export class Try implements RawHandler {
   }
 
   onBodySent(chunk: unknown): void {
-    this.#exchange.onSent(chunk)
+    this.exchange.onSent(chunk)
   }
 
   onRequestSent(): void {
-    this.#exchange.onAllSent()
-  }
-
-  #want(status: number): void {
-    this.#wanted = true
-    this.#exchange.commit()
-    this.pick.answered(status)
+    this.exchange.onAllSent()
   }
 
   #complete(trailers: readonly Buffer[]): void {
-    this.#end(finalVerdict(this.#exchange.judge(this.#status)))
-    this.#exchange.complete(trailers)
-    this.#exchange.finish()
+    this.end(finalVerdict(this.exchange.judge(this.status)))
+    this.exchange.complete(trailers)
+    this.exchange.finish()
   }
-
-  /** It is over for the balancer. */
-  #end(verdict: RetryVerdict, error?: Error): void {
-    this.over = true
-    const status = this.#status
-    const answer = { status, retryAfter: this.#retryAfter }
-    this.pick.end(verdictOf(verdict), status, this.#retryAfter > 0 ? retryAfterOf(answer, systemClock) : 0)
-    if (verdict === 'ok' && !this.#exchange.notes) return
-    const ms = systemClock.now() - this.#begun
-    const attempt: Attempt = { peer: this.peer, ms, verdict, status, error: error ?? errorOf(verdict, status) }
-    this.#exchange.note(attempt)
-  }
-}
-
-function errorOf(verdict: RetryVerdict, status: number): Error | undefined {
-  return verdict === 'ok' ? undefined : new Error(`status ${status}`)
 }
 
 function codeOf(error: Error): unknown {

@@ -41,13 +41,8 @@ const byPlugin = (checkups: Checkups): Options => ({
   target: 'http://api',
   plugins: [
     (proxy) => {
-      const [web, ws, on, off] = [
-        proxy.web.bind(proxy),
-        proxy.ws.bind(proxy),
-        proxy.on.bind(proxy),
-        proxy.off.bind(proxy),
-      ]
-      const balanced = balanceProxy(checkups, { web, ws, on, off }, { key: () => 'api' })
+      const [web, ws] = [proxy.web.bind(proxy), proxy.ws.bind(proxy)]
+      const balanced = balanceProxy(checkups, { web, ws }, { key: () => 'api' })
       onTestFinished(() => balanced.close())
       Object.assign(proxy, { web: balanced.web, ws: balanced.ws })
     },

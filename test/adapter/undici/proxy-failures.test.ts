@@ -1,4 +1,6 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
+import type { IncomingMessage } from 'node:http'
 import { connect } from 'node:net'
 import { describe, expect, it, vi } from 'vitest'
 import type { ProxiedRequest, ProxyFailure } from '../../../src/adapter/undici.js'
@@ -286,6 +288,35 @@ describe('a peer that breaks off in its answer', () => {
     expect([marks(gateway, a), b.connections]).toEqual([1, 0])
     await eventually(() => expect(a.sockets.size).toBe(0))
   })
+})
+
+it('onEnd and onFailure are called in the context of their request, whatever connection was used', async () => {
+  const asked = new AsyncLocalStorage<string>()
+  const told: unknown[] = []
+  const tell = (what: string, { url }: IncomingMessage) => void told.push([what, url, asked.getStore()])
+  let count = 0
+  const a = await startServer('a', (req, res) => {
+    req.resume()
+    if (++count === 3) req.socket.resetAndDestroy()
+    else res.end()
+  })
+  const gateway = await startProxy([a], {
+    onEnd: ({ req }) => tell('end', req),
+    onFailure({ status, req }, res) {
+      tell('failure', req)
+      res.writeHead(status).end()
+    },
+    onRequest: (req, res, handler) => asked.run(req.url!, handler, req, res),
+  })
+  for (const path of ['/1', '/2', '/3']) await send(gateway, { path, method: 'POST' })
+  expect(a.connections).toBe(1)
+  await eventually(() => expect(told).toHaveLength(4))
+  expect(told).toEqual([
+    ['end', '/1', '/1'],
+    ['end', '/2', '/2'],
+    ['failure', '/3', '/3'],
+    ['end', '/3', '/3'],
+  ])
 })
 
 describe('what a client is told', () => {
