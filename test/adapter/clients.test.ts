@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { describe, expect, it, vi } from 'vitest'
 import type { BalancedProxyOptions } from '../../src/adapter/http-proxy.js'
-import { bytes, eventually, inFlight, marks, open, proxies, refusing, replyTo, send } from '../support/http.js'
+import { answers, bytes, eventually, inFlight, marks, open, proxies, refusing, replyTo, send } from '../support/http.js'
 import { settled, startGateway, startRaw, startServer, whenRead } from '../support/http.js'
 import type { Answer, Gateway, GatewayOptions, Listening } from '../support/http.js'
 
@@ -175,6 +175,22 @@ describe('meanwhile', () => {
       expect(b.connections).toBe(0)
       await eventually(() => expect(a.sockets.size).toBe(0))
     }
+  })
+
+  it('it is deleted, and then a kept connection of it breaks', async () => {
+    let count = 0
+    const a = await startServer('a', (req, res) => {
+      req.resume()
+      if (++count !== 2) res.end('a')
+    })
+    const gateway = await startGateway([a, await startServer('b')])
+    await answers(gateway, 2)
+    const reply = send(gateway)
+    await eventually(() => expect(count).toBe(2))
+    expect(a.connections).toBe(1)
+    await gateway.checkups.deleteUpstream('test')
+    for (const socket of a.sockets) socket.resetAndDestroy()
+    expect((await reply).text).toBe('a')
   })
 
   it.each(Object.entries(proxies))(

@@ -75,7 +75,8 @@ export abstract class ProxiedExchange extends Exchange<ProxiedTry> implements Pr
 
   override launch(attempt: ProxiedTry, again: boolean): void {
     const { peer } = attempt
-    const agent = this.setup.agents.of(peer.upstream)
+    // Its upstream may be deleted by the time that it is sent again.
+    const agent = (attempt.agent ??= this.setup.agents.of(peer.upstream))
     if (again) agent.closeIdle(peer.connect)
     const first = this.#forwarded === undefined
     const { headers } = this.req

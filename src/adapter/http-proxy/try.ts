@@ -2,7 +2,7 @@
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import { CheckupsError } from '../../errors.js'
 import type { PickHandle } from '../../upstream/pick.js'
-import { hasStood, type RequestUser } from '../agent.js'
+import { hasStood, type PeerAgent, type RequestUser } from '../agent.js'
 import { finalVerdict, retryAfter } from '../http.js'
 import { Try, type TryOwner } from '../try.js'
 
@@ -22,6 +22,8 @@ export interface ProxiedTryOwner extends TryOwner {
 
 export class ProxiedTry extends Try implements RequestUser {
   request: ClientRequest | undefined = undefined
+  /** Whose connections it goes over. */
+  agent: PeerAgent | undefined = undefined
   protected override readonly exchange: ProxiedTryOwner
   #answer: IncomingMessage | undefined = undefined
   #launches = 0
@@ -65,8 +67,12 @@ export class ProxiedTry extends Try implements RequestUser {
     // The peer closed a kept connection just when it was used again: no failure of the peer, so it is asked once more, over
     // a new connection.
     const wasKept = this.request?.reusedSocket === true
-    if (wasKept && exchange.verdictOf(this) === 'failed') exchange.launch(this, true)
-    else this.fail(error)
+    if (!wasKept || exchange.verdictOf(this) !== 'failed') return this.fail(error)
+    try {
+      exchange.launch(this, true)
+    } catch (thrown) {
+      this.fail(thrown as Error)
+    }
   }
 
   /** The peer has answered. Whether the client gets it. */

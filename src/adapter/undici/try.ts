@@ -154,7 +154,11 @@ export class UndiciTry extends Try implements RawHandler {
     this.#abort = undefined
     this.connected = this.#kept = false
     this.connection?.home.closeIdle()
-    exchange.launch(this, true)
+    try {
+      exchange.launch(this, true)
+    } catch (thrown) {
+      this.fail(thrown as Error)
+    }
   }
 
   onBodySent(chunk: unknown): void {
