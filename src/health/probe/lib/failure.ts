@@ -22,6 +22,9 @@ const WORDS: ReadonlyMap<string, string> = new Map([
   ['ERR_TLS_CERT_ALTNAME_INVALID', 'certificate is for another name'],
 ])
 
+/** What Node 24 adds to errors of certificates, also where a client has put a code of its own in place of Node's. */
+const HINT = /; if the root CA is installed locally, .*$/
+
 /** The error in words; never empty, and of one line. */
 export function failureText(error: unknown): string {
   if (!(error instanceof Error)) return oneLine(String(error)) || 'failed'
@@ -31,7 +34,7 @@ export function failureText(error: unknown): string {
   const [, reason] = /:SSL routines:[^:]*:([^:]+)/.exec(error.message) ?? []
   if (reason !== undefined) return `TLS: ${reason}`
   const { code } = error as NodeJS.ErrnoException
-  return WORDS.get(code ?? '') ?? (oneLine(error.message) || (code ?? error.name))
+  return WORDS.get(code ?? '') ?? (oneLine(error.message.replace(HINT, '')) || (code ?? error.name))
 }
 
 function oneLine(text: string): string {
