@@ -39,7 +39,11 @@ export interface HashHeader {
 /** What a request is hashed by: the client's address, the URL, a header, or what a function says. */
 export type HashKeyOption = 'ip' | 'url' | HashHeader | ((request: IncomingMessage) => string | Uint8Array | undefined)
 
-export function hashKeyOf(option: HashKeyOption, request: IncomingMessage): string | Uint8Array | undefined {
+export function hashKeyOf(
+  option: HashKeyOption | undefined,
+  request: IncomingMessage,
+): string | Uint8Array | undefined {
+  if (option === undefined) return undefined
   if (typeof option === 'function') return option(request)
   if (option === 'ip') return request.socket.remoteAddress
   if (option === 'url') return request.url

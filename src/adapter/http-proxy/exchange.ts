@@ -58,8 +58,7 @@ export abstract class ProxiedExchange extends Exchange<ProxiedTry> implements Pr
       if (options.key !== undefined) this.#key = options.key(req)
       else if (host !== undefined) this.#key = this.#client.keyOf(host)
       if (this.#key === undefined) throw new Error('the request names no upstream')
-      const { hashKey, clusterKey } = options
-      this.run(this.#key, hashKey === undefined ? undefined : hashKeyOf(hashKey, req), clusterKey?.(req))
+      this.run(this.#key, hashKeyOf(options.hashKey, req), options.clusterKey?.(req))
     } catch (error) {
       this.finish(error as Error)
     }

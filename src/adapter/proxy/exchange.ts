@@ -64,8 +64,7 @@ export abstract class ProxiedExchange extends UndiciExchange implements Waiting 
     try {
       this.#key = options.key === undefined ? this.client.keyOf(this.head.host) : options.key(req)
       if (this.#key === undefined || this.#key === '') throw new Error('the request names no upstream')
-      const { hashKey, clusterKey } = options
-      this.run(this.#key, hashKey === undefined ? undefined : hashKeyOf(hashKey, req), clusterKey?.(req))
+      this.run(this.#key, hashKeyOf(options.hashKey, req), options.clusterKey?.(req))
     } catch (error) {
       this.finish(error as Error)
     }
