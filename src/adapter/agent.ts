@@ -16,8 +16,8 @@ interface RequestInternals {
 export interface RequestUser {
   /** It has been made; its connection may not stand yet. */
   onRequest(request: ClientRequest): void
-  /** Its connection, which stands, has been silent for as long as the upstream's `timeouts` allow. Whether that is no fault. */
-  onSilence(request: ClientRequest): boolean
+  /** Its connection, which stands, has been silent for as many milliseconds as the upstream allows. Whether that is no fault. */
+  onSilence(request: ClientRequest, ms: number): boolean
 }
 
 /** The parts of node:http's Agent that its types leave out; overriding them is how agents are made (as agent-base does). */
@@ -93,18 +93,17 @@ export function createPeerAgent(
       this.#given = socket
       const line: Line = { user: undefined, request: undefined }
       this.#lines.set(socket, line)
-      const { connect: limit } = upstream.timeouts
-      const idle = options.timeout ?? 0
-      socket.setTimeout(limit)
+      socket.setTimeout(upstream.timeouts.connect)
       socket.on('timeout', () => {
+        const { timeout = 0 } = socket
         if (!standing.has(socket)) {
-          const late = `no connection within ${limit} ms`
+          const late = `no connection within ${timeout} ms`
           socket.destroy(new CheckupsError('ERR_CHECKUPS_ATTEMPT_TIMEOUT', late))
-        } else if (line.user?.onSilence(line.request!) === true) socket.setTimeout(socket.timeout ?? 0)
+        } else if (line.user?.onSilence(line.request!, timeout) === true) socket.setTimeout(timeout)
       })
       socket.once(established, () => {
         standing.add(socket)
-        if (line.request === undefined) socket.setTimeout(idle)
+        if (line.request === undefined) socket.setTimeout(options.timeout ?? 0)
         else this.#limit(socket, line.request, line)
       })
       const place = placeOf(connection)

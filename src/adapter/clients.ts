@@ -1,6 +1,7 @@
 /** The connections of clients: what is the same for all their requests, and who is to hear that they are gone. */
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
+import { systemClock } from '../clock.js'
 
 /** A request that a client waits for. */
 export interface Waiting {
@@ -11,6 +12,8 @@ export class ClientConnection {
   /** The client's IP address; IPv4 as such, also on a socket for both. */
   readonly address: string
   readonly protocol: 'http' | 'https'
+  /** When it last took what it had let wait; -Infinity if it never let anything wait. */
+  tookAt = -Infinity
   /** Its requests; several if it does not wait for answers. */
   readonly #waiting: Waiting[] = []
   #host = ''
@@ -19,6 +22,7 @@ export class ClientConnection {
   constructor(socket: Socket) {
     this.address = (socket.remoteAddress ?? '').replace(/^::ffff:(?=\d+\.)/, '')
     this.protocol = 'encrypted' in socket ? 'https' : 'http'
+    socket.on('drain', () => (this.tookAt = systemClock.now()))
     // The answer to a pipelined request hears nothing of its connection until its turn.
     socket.once('close', () => {
       for (const waiting of [...this.#waiting]) waiting.clientGone()

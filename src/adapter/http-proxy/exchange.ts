@@ -26,7 +26,7 @@ const FORWARDED = ['x-forwarded-for', 'x-forwarded-port', 'x-forwarded-proto', '
 export abstract class ProxiedExchange extends Exchange<ProxiedTry> implements ProxiedTryOwner, Waiting {
   declare readonly setup: BalancedSetup
   protected readonly req: IncomingMessage
-  readonly #client: ClientConnection
+  protected readonly client: ClientConnection
   #key: string | undefined = undefined
   /** What the client has said of itself. */
   #forwarded: IncomingMessage['headers'][string][] | undefined = undefined
@@ -36,7 +36,7 @@ export abstract class ProxiedExchange extends Exchange<ProxiedTry> implements Pr
   constructor(setup: BalancedSetup, req: IncomingMessage, client: ClientConnection) {
     super(setup, isIdempotent(req.method))
     this.req = req
-    this.#client = client
+    this.client = client
   }
 
   /** Hands the request to the proxy, with the options that say where it goes; `first`, if it has never been done before. */
@@ -46,17 +46,17 @@ export abstract class ProxiedExchange extends Exchange<ProxiedTry> implements Pr
   /** Nobody has answered. */
   protected abstract answerFailure(failure: ProxyFailure): void
   abstract onRequest(attempt: ProxiedTry, request: ClientRequest): void
-  abstract clientIsSlow(request: ClientRequest): boolean
+  abstract clientIsSlow(request: ClientRequest, ms: number): boolean
 
   begin(): void {
     const { options } = this.setup
     const { req } = this
-    this.#client.begin(this)
+    this.client.begin(this)
     this.notes = options.onEnd !== undefined
     try {
       const { host } = req.headers
       if (options.key !== undefined) this.#key = options.key(req)
-      else if (host !== undefined) this.#key = this.#client.keyOf(host)
+      else if (host !== undefined) this.#key = this.client.keyOf(host)
       if (this.#key === undefined) throw new Error('the request names no upstream')
       this.run(this.#key, hashKeyOf(options.hashKey, req), options.clusterKey?.(req))
     } catch (error) {
@@ -105,7 +105,7 @@ export abstract class ProxiedExchange extends Exchange<ProxiedTry> implements Pr
   }
 
   protected override onFinished(): void {
-    this.#client.end(this)
+    this.client.end(this)
     this.setup.onFinished()
     const { onEnd } = this.setup.options
     if (onEnd !== undefined) tellEnd(onEnd, { req: this.req, upstream: this.#key, attempts: this.attempts })

@@ -13,8 +13,8 @@ export interface ProxiedTryOwner extends TryOwner {
   launch(attempt: ProxiedTry, again: boolean): void
   /** The request has been made; its connection may not stand yet. */
   onRequest(attempt: ProxiedTry, request: ClientRequest): void
-  /** Whether a silence of the connection to the peer is the client's: it sends or takes nothing. */
-  clientIsSlow(request: ClientRequest): boolean
+  /** Whether a silence of so many milliseconds is the client's: it has sent or taken nothing for some of it. */
+  clientIsSlow(request: ClientRequest, ms: number): boolean
   complete(): void
   /** It is over; with an error the caller is told, who may know already. */
   finish(error?: Error): void
@@ -51,8 +51,8 @@ export class ProxiedTry extends Try implements RequestUser {
     this.exchange.onRequest(this, request)
   }
 
-  onSilence(request: ClientRequest): boolean {
-    if (this.exchange.clientIsSlow(request)) return true
+  onSilence(request: ClientRequest, ms: number): boolean {
+    if (this.exchange.clientIsSlow(request, ms)) return true
     this.fail(new CheckupsError('ERR_CHECKUPS_ATTEMPT_TIMEOUT', 'the peer was silent for too long'))
     return false
   }

@@ -1,6 +1,7 @@
 /** One proxied request. */
 import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
+import { systemClock } from '../../clock.js'
 import type { ClientConnection } from '../clients.js'
 import { answerFailure, hasBody, ReplayBody } from '../http.js'
 import type { ProxyFailure } from '../options.js'
@@ -25,8 +26,12 @@ export class WebExchange extends ProxiedExchange {
     return !this.response.headersSent && (!this.#hasBody || this.#body?.replayable === true)
   }
 
-  override clientIsSlow(request: ClientRequest): boolean {
-    if (this.#answer !== undefined) return this.#answer.readableLength > 0 || this.response.writableNeedDrain
+  override clientIsSlow(request: ClientRequest, ms: number): boolean {
+    if (this.#answer !== undefined) {
+      // One that has just taken the last of it was slow until now: the peer has had no chance yet to send more.
+      const waits = this.#answer.readableLength > 0 || this.response.writableNeedDrain
+      return waits || systemClock.now() - this.client.tookAt < ms
+    }
     return !request.writableEnded && request.writableLength === 0 && request.socket?.writableLength === 0
   }
 
