@@ -150,10 +150,20 @@ export async function startMariadb(settings: readonly string[] = []): Promise<Ru
   const users = join(folder, 'users.sql')
   const datadir = `--datadir=${join(folder, 'data')}`
   writeFileSync(users, "CREATE USER checker@'%' IDENTIFIED BY 'secret';\n")
-  await promisify(execFile)('mariadb-install-db', [
-    ...['--no-defaults', '--user=root', datadir, '--skip-test-db', '--auth-root-authentication-method=normal'],
-  ])
-  const args = ['--no-defaults', '--user=root', datadir, `--init-file=${users}`, `--pid-file=${join(folder, 'pid')}`]
+  // One that starts removes what looks left over in its folder for temporary files: also what another one is using there.
+  await promisify(execFile)(
+    'mariadb-install-db',
+    ['--no-defaults', '--user=root', datadir, '--skip-test-db', '--auth-root-authentication-method=normal'],
+    { env: { ...process.env, TMPDIR: folder } },
+  )
+  const args = [
+    '--no-defaults',
+    '--user=root',
+    datadir,
+    `--tmpdir=${folder}`,
+    `--init-file=${users}`,
+    `--pid-file=${join(folder, 'pid')}`,
+  ]
   args.push(`--port=${port}`, '--bind-address=127.0.0.1', `--socket=${join(folder, 'mysql.sock')}`)
   args.push(`--ssl-cert=${certificate.cert}`, `--ssl-key=${certificate.key}`, ...settings)
   return run({ port, folder, program: 'mariadbd', args, ready: /ready for connections/ })
