@@ -2,8 +2,12 @@
  * Between processes of one machine that have nothing in common but a path: whoever listens there is in charge, and when it is
  * gone another one does. For workers whose primary is not ours, as PM2's.
  */
-import { link as hardLink, rename, unlink } from 'node:fs/promises'
-import { connect as connectSocket, createServer, type Server, type Socket } from 'node:net'
+import { unlinkSync } from 'node:fs'
+import { link as hardLink, unlink } from 'node:fs/promises'
+import { connect as connectSocket, createServer, Socket, type Server } from 'node:net'
+import { resolve } from 'node:path'
+import { keepAlive } from '../clock.js'
+import { pause } from '../upstream/backoff.js'
 import type { End, Transport } from './agreement.js'
 import type { Hub, Link } from './link.js'
 
@@ -11,6 +15,8 @@ import type { Hub, Link } from './link.js'
 const LONGEST = 256 * 1_048_576
 /** How often a path changes hands while one process looks, before that is an error: more than processes on a machine. */
 const MOST_LOOKS = 1_000
+/** Milliseconds for which another one is left to take away what is dead: that takes one or two. */
+const TURN = 5
 
 /** A message a line, as JSON. */
 class SocketLink implements Link {
@@ -86,9 +92,13 @@ class SocketHub implements Hub {
   }
 
   close(): void {
+    // While it is listened to it is nobody else's: the next one in charge need not find out that nobody is here.
+    try {
+      unlinkSync(this.#path)
+    } catch {
+      // Somebody has taken it away by hand.
+    }
     this.#server.close()
-    // The next one in charge need not find out that nobody is here.
-    void unlink(this.#path).catch(() => undefined)
   }
 }
 
@@ -96,28 +106,31 @@ export function socketTransport(path: string): Transport {
   return {
     id: String(process.pid),
     elects: true,
-    async connect(_, signal): Promise<End> {
+    async connect({ clock }, signal): Promise<End> {
       for (let look = 0; look < MOST_LOOKS; look++) {
         signal.throwIfAborted()
-        const socket = await reach(path)
-        if (socket !== undefined) return { link: new SocketLink(socket) }
+        const found = await reach(path)
+        if (found instanceof Socket) return { link: new SocketLink(found) }
         const hub = await occupy(path, look)
         if (hub !== undefined) return { hub }
-        await bury(path, look)
+        const isGone = await bury(path)
+        if (!isGone) await keepAlive(pause(TURN, clock, signal))
       }
       throw new Error(`${path}: it changes hands all the time`)
     },
   }
 }
 
-/** Undefined if nobody listens. */
-function reach(path: string): Promise<Socket | undefined> {
+/** Connects; or finds that there is none any more, or that nobody listens to the one that is there. */
+function reach(path: string): Promise<Socket | 'missing' | 'dead'> {
   return new Promise((resolve, reject) => {
     const socket = connectSocket(path)
     socket.once('connect', () => resolve(socket))
     socket.once('error', (error: NodeJS.ErrnoException) => {
       socket.destroy()
-      if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED') resolve(undefined)
+      // One that was reset was just being closed: its place is another one's now, or nobody's.
+      if (error.code === 'ENOENT' || error.code === 'ECONNRESET') resolve('missing')
+      else if (error.code === 'ECONNREFUSED') resolve('dead')
       else reject(error)
     })
   })
@@ -127,10 +140,7 @@ function reach(path: string): Promise<Socket | undefined> {
 async function occupy(path: string, look: number): Promise<SocketHub | undefined> {
   const own = `${path}.${process.pid}.${look}`
   const server = createServer()
-  await new Promise<void>((resolve, reject) => {
-    // A worker of a cluster would have its primary listen.
-    server.once('error', reject).listen({ path: own, exclusive: true }, () => resolve())
-  })
+  await listen(server, own)
   try {
     await hardLink(own, path)
     return new SocketHub(server, path)
@@ -144,21 +154,48 @@ async function occupy(path: string, look: number): Promise<SocketHub | undefined
 }
 
 /**
- * Takes away a socket that nobody listens to any more. What is taken away may meanwhile be somebody's: that is seen once it
- * has another name, and put back.
+ * Takes away a socket that nobody listens to any more. One process at a time, or one would take away what another one has just
+ * put in its place: at that path only who has the turn removes anything, so what has been found dead in it stays so. False if
+ * it is another one's turn.
  */
-async function bury(path: string, look: number): Promise<void> {
-  const grave = `${path}.${process.pid}.${look}.old`
+async function bury(path: string): Promise<boolean> {
+  const turn = await takeTurn(path)
+  if (turn === undefined) return false
   try {
-    await rename(path, grave)
+    const found = await reach(path)
+    if (found === 'dead') await unlink(path).catch(unlessMissing)
+    else if (found instanceof Socket) found.destroy()
+    return true
+  } finally {
+    await new Promise((done) => turn.close(done))
+  }
+}
+
+/** Whoever listens at a second name has the turn, and loses it at the latest when it ends. Undefined if somebody has it. */
+async function takeTurn(path: string): Promise<Server | undefined> {
+  // Linux has names for sockets that are no files, and gone with their owner.
+  const isFile = process.platform !== 'linux'
+  const name = isFile ? `${path}.turn` : `\0${resolve(path)}.turn`
+  const server = createServer((socket) => socket.destroy())
+  try {
+    await listen(server, name)
+    return server
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
-    throw error
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+    const owner = isFile ? await reach(name) : undefined
+    if (owner === 'dead') await unlink(name).catch(unlessMissing)
+    else if (owner instanceof Socket) owner.destroy()
+    return undefined
   }
-  const alive = await reach(grave)
-  if (alive !== undefined) {
-    alive.destroy()
-    await hardLink(grave, path).catch(() => undefined)
-  }
-  await unlink(grave).catch(() => undefined)
+}
+
+function listen(server: Server, name: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    // A worker of a cluster would have its primary listen.
+    server.once('error', reject).listen({ path: name, exclusive: true }, resolve)
+  })
+}
+
+function unlessMissing(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'ENOENT') throw error
 }
