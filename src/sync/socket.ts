@@ -2,11 +2,10 @@
  * Between processes of one machine that have nothing in common but a path: whoever listens there is in charge, and when it is
  * gone another one does. For workers whose primary is not ours, as PM2's.
  */
-import { unlinkSync } from 'node:fs'
-import { link as hardLink, unlink } from 'node:fs/promises'
+import { rmSync, unlinkSync } from 'node:fs'
+import { link as hardLink, open, stat, unlink } from 'node:fs/promises'
 import { connect as connectSocket, createServer, Socket, type Server } from 'node:net'
-import { resolve } from 'node:path'
-import { keepAlive } from '../clock.js'
+import { keepAlive, type Clock } from '../clock.js'
 import { pause } from '../upstream/backoff.js'
 import type { End, Transport } from './agreement.js'
 import type { Hub, Link } from './link.js'
@@ -17,6 +16,8 @@ const LONGEST = 256 * 1_048_576
 const MOST_LOOKS = 1_000
 /** Milliseconds for which another one is left to take away what is dead: that takes one or two. */
 const TURN = 5
+/** Milliseconds after which whoever was to do so was killed at it. Before all looks are used up: they take 5 s. */
+const LONGEST_TURN = 2_000
 
 /** A message a line, as JSON. */
 class SocketLink implements Link {
@@ -113,7 +114,7 @@ export function socketTransport(path: string): Transport {
         if (found instanceof Socket) return { link: new SocketLink(found) }
         const hub = await occupy(path, look)
         if (hub !== undefined) return { hub }
-        const isGone = await bury(path)
+        const isGone = await bury(path, clock)
         if (!isGone) await keepAlive(pause(TURN, clock, signal))
       }
       throw new Error(`${path}: it changes hands all the time`)
@@ -155,38 +156,38 @@ async function occupy(path: string, look: number): Promise<SocketHub | undefined
 
 /**
  * Takes away a socket that nobody listens to any more. One process at a time, or one would take away what another one has just
- * put in its place: at that path only who has the turn removes anything, so what has been found dead in it stays so. False if
- * it is another one's turn.
+ * put in its place: of a socket that is there only who has the turn removes anything, so what has been found dead in it stays so.
+ * False if it is another one's turn.
  */
-async function bury(path: string): Promise<boolean> {
-  const turn = await takeTurn(path)
-  if (turn === undefined) return false
+async function bury(path: string, clock: Clock): Promise<boolean> {
+  const turn = `${path}.turn`
+  if (!(await take(turn, clock))) return false
   try {
     const found = await reach(path)
-    if (found === 'dead') await unlink(path).catch(unlessMissing)
+    // At once: nothing may come between.
+    if (found === 'dead') rmSync(path, { force: true })
     else if (found instanceof Socket) found.destroy()
     return true
   } finally {
-    await new Promise((done) => turn.close(done))
+    await unlink(turn).catch(unlessMissing)
   }
 }
 
-/** Whoever listens at a second name has the turn, and loses it at the latest when it ends. Undefined if somebody has it. */
-async function takeTurn(path: string): Promise<Server | undefined> {
-  // Linux has names for sockets that are no files, and gone with their owner.
-  const isFile = process.platform !== 'linux'
-  const name = isFile ? `${path}.turn` : `\0${resolve(path)}.turn`
-  const server = createServer((socket) => socket.destroy())
+/**
+ * The turn is a file that only one can make. Not a name of Linux's that is gone with its owner: containers that share the
+ * path by a volume do not share such names.
+ */
+async function take(turn: string, clock: Clock): Promise<boolean> {
   try {
-    await listen(server, name)
-    return server
+    await (await open(turn, 'wx')).close()
+    return true
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
-    const owner = isFile ? await reach(name) : undefined
-    if (owner === 'dead') await unlink(name).catch(unlessMissing)
-    else if (owner instanceof Socket) owner.destroy()
-    return undefined
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
   }
+  const made = await stat(turn).catch(unlessMissing)
+  // Who had it was killed in it.
+  if (made !== undefined && clock.wallTime() - made.mtimeMs > LONGEST_TURN) await unlink(turn).catch(unlessMissing)
+  return false
 }
 
 function listen(server: Server, name: string): Promise<void> {
@@ -196,6 +197,6 @@ function listen(server: Server, name: string): Promise<void> {
   })
 }
 
-function unlessMissing(error: NodeJS.ErrnoException): void {
+function unlessMissing(error: NodeJS.ErrnoException): undefined {
   if (error.code !== 'ENOENT') throw error
 }

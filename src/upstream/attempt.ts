@@ -25,8 +25,6 @@ export interface AttemptContext {
   readonly number: number
   /** Aborted when the attempt's time is over, the total time is, or the caller's signal says so. */
   readonly signal: AbortSignal
-  /** Calls `listener` when {@link signal} is aborted, also if it is already: for who needs no signal, which costs more. */
-  onAbort(listener: (reason: unknown) => void): void
   /** Whether no other one is allowed after this. */
   readonly last: boolean
   /**
@@ -104,7 +102,7 @@ export interface Ended {
 }
 
 /** What an attempt can ask of its call. */
-export type RunContext = Omit<AttemptContext, 'signal' | 'onAbort' | 'answered'>
+export type RunContext = Omit<AttemptContext, 'signal' | 'answered'>
 
 /** One attempt under way. */
 export class Run implements AttemptContext {
@@ -116,7 +114,6 @@ export class Run implements AttemptContext {
   readonly #limits: Limits
   readonly #callerSignal: AbortSignal | undefined
   #controller: AbortController | undefined
-  readonly #listeners: ((reason: unknown) => void)[] = []
   /** Set when it was cut short. */
   #cut: { readonly reason: unknown } | undefined
   #over = false
@@ -137,11 +134,6 @@ export class Run implements AttemptContext {
       if (this.#cut !== undefined) this.#controller.abort(this.#cut.reason)
     }
     return this.#controller.signal
-  }
-
-  onAbort(listener: (reason: unknown) => void): void {
-    if (this.#cut !== undefined) listener(this.#cut.reason)
-    else this.#listeners.push(listener)
   }
 
   /** Needs no `this`. */
@@ -174,7 +166,6 @@ export class Run implements AttemptContext {
         resolve(end(by, true, undefined, error))
         this.#cut = { reason: error }
         this.#controller?.abort(error)
-        for (const listener of this.#listeners) listener(error)
       }
       const onAbort = () => cut('signal')
       // Once: when a callback that was cut short ends at last, the limits are another attempt's.

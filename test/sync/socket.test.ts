@@ -1,6 +1,6 @@
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { linkSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { linkSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -35,7 +35,17 @@ async function leaveBehind(path: string): Promise<void> {
   await once(server, 'close')
 }
 
-it.each(['nothing', 'the socket of one that was killed'])(
+/** The same, amid taking such a socket away, a while ago. */
+function leaveTurnBehind(path: string): void {
+  writeFileSync(`${path}.turn`, '')
+  const then = new Date(Date.now() - 1_900)
+  utimesSync(`${path}.turn`, then, then)
+}
+
+const KILLED = 'the socket of one that was killed'
+const KILLED_TWICE = `${KILLED}, and the turn of another one that was`
+
+it.each(['nothing', KILLED, KILLED_TWICE])(
   'of ten that look at once and find %s exactly one is in charge',
   async (found) => {
     const folder = mkdtempSync(join(tmpdir(), 'checkups-'))
@@ -44,6 +54,7 @@ it.each(['nothing', 'the socket of one that was killed'])(
     for (let round = 0; round < 20; round++) {
       const path = join(folder, `${round}.sock`)
       if (found !== 'nothing') await leaveBehind(path)
+      if (found === KILLED_TWICE && round % 10 === 0) leaveTurnBehind(path)
       const at = Date.now() + AHEAD
       const told = await Promise.all(contenders.map((contender) => order(contender, { path, at })))
       expect(told.filter((one) => one === 'in charge')).toHaveLength(1)
