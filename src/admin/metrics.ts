@@ -155,13 +155,18 @@ function listen(checkups: Checkups, counts: Counts): () => void {
   }
 }
 
+let version: Promise<string> | undefined
+
+/** Read once: with a read of its own, each of several begun at once would be in the register when the disk was done with it. */
+function packageVersion(): Promise<string> {
+  return (version ??= readVersion())
+}
+
 /** Bundled, the library has lost its package.json. */
-async function packageVersion(): Promise<string> {
+async function readVersion(): Promise<string> {
   try {
-    const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8')) as {
-      version: string
-    }
-    return version
+    const text = await readFile(new URL('../../package.json', import.meta.url), 'utf8')
+    return (JSON.parse(text) as { version: string }).version
   } catch {
     return 'unknown'
   }
