@@ -26,6 +26,12 @@ export const eventsOf = (proxy: ProxyServer): EventEmitter => proxy as unknown a
 /** An address where nobody listens: ports below 1024 are never given to anybody by chance. */
 export const refusing = (n = 0): string => `127.0.0.${1 + n}:1`
 
+/**
+ * Of so many none of three peers is left without any, wherever their ports put them on the ring: a third of it is more than a
+ * quarter of it, and 0.75 to this power 3 in 10^8.
+ */
+export const ENOUGH_KEYS = 60
+
 /** What a backend has seen of one request. */
 export interface Seen {
   readonly req: IncomingMessage

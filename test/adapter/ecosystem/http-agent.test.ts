@@ -9,7 +9,7 @@ import { WebSocketServer, WebSocket } from 'ws'
 import { createAgent, type BalancedAgentOptions } from '../../../src/adapter/http-agent.js'
 import { ConfigError, type Checkups } from '../../../src/index.js'
 import { socketPath, startStuck } from '../../health/probe/servers.js'
-import { bytes, refusing, startRaw, startServer, whenRead, type Answer } from '../../support/http.js'
+import { bytes, ENOUGH_KEYS, refusing, startRaw, startServer, whenRead, type Answer } from '../../support/http.js'
 import { certificate } from '../../support/servers.js'
 import {
   checkupsOf,
@@ -106,7 +106,7 @@ describe('requests', () => {
       const agent = agentOf(hashed, { hashKey })
       const names = async () => {
         let all = ''
-        for (let i = 0; i < 12; i++) all += await texts(agent, 1, optionsOf(i))
+        for (let i = 0; i < ENOUGH_KEYS; i++) all += await texts(agent, 1, optionsOf(i))
         return all
       }
       const first = await names()

@@ -11,6 +11,7 @@ import {
   addressOf,
   checkupsOf,
   clientOf,
+  ENOUGH_KEYS,
   eventually,
   inFlight,
   marks,
@@ -140,7 +141,7 @@ describe('connect', () => {
     expect((await open(named, { clusterKey: 'two' })).address).toBe(addressOf(b))
     const hashed = checkupsOf([a, b], { balancer: 'consistent-hash' })
     const placeOf = async (hashKey: string) => (await open(hashed, { hashKey })).address
-    const keys = Array.from({ length: 10 }, (_, i) => `key ${i}`)
+    const keys = Array.from({ length: ENOUGH_KEYS }, (_, i) => `key ${i}`)
     const places = await Promise.all(keys.map(placeOf))
     expect(await Promise.all(keys.map(placeOf))).toEqual(places)
     expect(new Set(places).size).toBe(2)

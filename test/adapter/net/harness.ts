@@ -8,9 +8,7 @@ import { eventually, startTcp, type Listening, type Place } from '../../health/p
 
 export { eventually, socketPath, startStuck, startTcp } from '../../health/probe/servers.js'
 export type { Listening } from '../../health/probe/servers.js'
-
-/** An address where nobody listens: ports below 1024 are never given to anybody by chance. */
-export const refusing = (n = 0): string => `127.0.0.${1 + n}:1`
+export { ENOUGH_KEYS, refusing } from '../../support/http.js'
 
 export const addressOf = ({ host = '127.0.0.1', port, path }: Place): string => {
   if (path !== undefined) return `unix:${path}`

@@ -5,8 +5,8 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import type { TcpClient, TcpProxyOptions } from '../../../src/adapter/net.js'
 import { parseProxyHeader, printProxyHeader, type TcpEnds } from '../../../src/adapter/net/proxy-protocol.js'
 import { startMariadb, startNginx, whereInstalled } from '../../support/servers.js'
-import { checkupsOf, clientOf, eventually, marks, newClient, openClient, refusing, settled } from './harness.js'
-import { socketPath, startNamed, startProxy, startTcp, type Listening, type Running } from './harness.js'
+import { checkupsOf, clientOf, ENOUGH_KEYS, eventually, marks, newClient, openClient, refusing } from './harness.js'
+import { settled, socketPath, startNamed, startProxy, startTcp, type Listening, type Running } from './harness.js'
 
 vi.setConfig({ testTimeout: 10_000 })
 
@@ -94,7 +94,7 @@ describe('a header that is accepted', () => {
       socket.end(printProxyHeader(2, { source: { address, port: 1 }, destination: v4.destination }))
       return ended
     }
-    const addresses = Array.from({ length: 20 }, (_, i) => `192.0.2.${i}`)
+    const addresses = Array.from({ length: ENOUGH_KEYS }, (_, i) => `192.0.2.${i}`)
     const first = await Promise.all(addresses.map(from))
     expect(new Set(first)).toEqual(new Set(['a:', 'b:', 'c:']))
     expect(await Promise.all(addresses.map(from))).toEqual(first)
