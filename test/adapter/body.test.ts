@@ -1,11 +1,10 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
-import { describe, expect, it, vi } from 'vitest'
-import { answers, bytes, eventually, inFlight, marks, open, proxies, refusing } from '../support/http.js'
+import { describe, expect, it } from 'vitest'
+import { eventually } from '../support/eventually.js'
+import { answers, bytes, inFlight, marks, open, proxies, refusing } from '../support/http.js'
 import { replyTo, send, settled, sha256, startGateway, startRaw, startServer } from '../support/http.js'
 import type { Answer, SendOptions } from '../support/http.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const MB = bytes(1_000_000)
 const SHA = sha256(MB)

@@ -1,6 +1,7 @@
 import { describe, expect, it, vi } from 'vitest'
 import type { ProxiedRequest } from '../../src/adapter/http-proxy.js'
 import { formatAttempts } from '../../src/index.js'
+import { eventually } from '../support/eventually.js'
 import { proxies, refusing, send, settled, startGateway, startServer, type Answer } from '../support/http.js'
 
 const busy =
@@ -44,7 +45,7 @@ describe('the log of a proxied request', () => {
     const [a, b] = [await startServer('a', busy(503, '1')), await startServer('b')]
     const gateway = await startGateway([refusing(), a, b], { onEnd: (request) => ended.push(request) })
     expect(await send(gateway, { path: '/x' })).toMatchObject({ status: 200, text: 'b' })
-    await vi.waitFor(() => expect(ended).toHaveLength(1))
+    await eventually(() => expect(ended).toHaveLength(1))
     const [{ req, upstream, attempts }] = ended as [ProxiedRequest]
     expect([req.url, upstream]).toEqual(['/x', 'test'])
     expect(attempts.map(({ verdict, status }) => [verdict, status])).toEqual([
@@ -66,7 +67,7 @@ describe('the log of a proxied request', () => {
     })
     expect(await send(gateway)).toMatchObject({ status: 200 })
     expect(await send(gateway, { path: '/none' })).toMatchObject({ status: 502 })
-    await vi.waitFor(() => expect(onEnd).toHaveBeenCalledTimes(2))
+    await eventually(() => expect(onEnd).toHaveBeenCalledTimes(2))
     expect(onEnd.mock.lastCall).toMatchObject([{ upstream: undefined, attempts: [] }])
     expect(String(warned.mock.calls[0]![0])).toContain('onEnd threw')
     warned.mockRestore()

@@ -1,12 +1,11 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type { BalancedProxyOptions } from '../../src/adapter/http-proxy.js'
-import { answers, bytes, eventually, inFlight, marks, open, proxies, refusing, replyTo, send } from '../support/http.js'
+import { eventually } from '../support/eventually.js'
+import { answers, bytes, inFlight, marks, open, proxies, refusing, replyTo, send } from '../support/http.js'
 import { settled, startGateway, startRaw, startServer, whenRead } from '../support/http.js'
 import type { Answer, Gateway, GatewayOptions, Listening } from '../support/http.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 /** What a client that went away must leave behind: nothing. */
 async function nothingLeft(gateway: Gateway, ...peers: Listening[]): Promise<void> {

@@ -1,12 +1,11 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import type { ClientRequest } from 'node:http'
-import { describe, expect, it, vi } from 'vitest'
-import { answers, bytes, eventsOf, eventually, marks, open, proxies, refusing, replyTo, send } from '../support/http.js'
+import { describe, expect, it } from 'vitest'
+import { eventually } from '../support/eventually.js'
+import { answers, bytes, eventsOf, marks, open, proxies, refusing, replyTo, send } from '../support/http.js'
 import { settled, startGateway, startRaw, startServer, whenRead } from '../support/http.js'
 import type { Answer, Backend, Gateway } from '../support/http.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const never: Answer = (req) => req.resume()
 
@@ -77,12 +76,14 @@ describe('a kept connection', () => {
     { send: 60, read: 0 },
   ])('has the time limits of its upstream: %o', async (limits) => {
     // A silence of 0 is without limit; then it is the total time that ends it.
+    const timeout = limits.read > 0 ? 60_000 : 500
     const a = await startServer('a', second(never))
-    const gateway = await startGateway([a], { upstream: { timeouts: { connect: 2_000, ...limits } }, timeout: 500 })
+    const gateway = await startGateway([a], { upstream: { timeouts: { connect: 2_000, ...limits } }, timeout })
     const begun = performance.now()
     expect([(await send(gateway)).status, (await send(gateway)).status]).toEqual([200, 504])
-    if (limits.read > 0) expect(performance.now() - begun).toBeLessThan(450)
-    else expect(performance.now() - begun).toBeGreaterThan(450)
+    const took = performance.now() - begun
+    if (limits.read > 0) expect(took).toBeLessThan(30_000)
+    else expect(took).toBeGreaterThan(450)
     expect(a.connections).toBe(1)
   })
 

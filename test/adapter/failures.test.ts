@@ -1,14 +1,13 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { Worker } from 'node:worker_threads'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import type { ProxyFailure } from '../../src/adapter/http-proxy.js'
 import { isCheckupsError } from '../../src/index.js'
-import { answers, bytes, eventsOf, eventually, inFlight, marks, open, proxies, refusing } from '../support/http.js'
+import { eventually } from '../support/eventually.js'
+import { answers, bytes, eventsOf, inFlight, marks, open, proxies, refusing } from '../support/http.js'
 import { replyTo, send, settled, startGateway, startRaw, startServer, whenRead } from '../support/http.js'
 import type { GatewayOptions, Listening, SendOptions } from '../support/http.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const POST = { method: 'POST', body: bytes(1_000) }
 const timeouts = { connect: 2_000, send: 2_000, read: 2_000 }

@@ -1,14 +1,13 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import type { BalancedProxyOptions } from '../../src/adapter/http-proxy.js'
 import { ConfigError } from '../../src/index.js'
-import { answers, bytes, eventually, inFlight, marks, proxies, refusing, send } from '../support/http.js'
+import { eventually } from '../support/eventually.js'
+import { answers, bytes, inFlight, marks, proxies, refusing, send } from '../support/http.js'
 import { startGateway, startRaw, startServer, whenRead } from '../support/http.js'
 import type { Place } from '../support/http.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const pem = (name: string) => readFileSync(new URL(`../support/tls/${name}.pem`, import.meta.url), 'utf8')
 const tls = { key: pem('key'), cert: pem('cert') }

@@ -1,23 +1,11 @@
 import { once } from 'node:events'
 import type { Agent, ClientRequest } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import {
-  bytes,
-  eventsOf,
-  eventually,
-  inFlight,
-  open,
-  proxies,
-  replyTo,
-  send,
-  settled,
-  sha256,
-} from '../support/http.js'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { eventually } from '../support/eventually.js'
+import { bytes, eventsOf, inFlight, open, proxies, replyTo, send, settled, sha256 } from '../support/http.js'
 import { startGateway, startServer } from '../support/http.js'
 import type { Answer, Backend, Gateway } from '../support/http.js'
-
-vi.setConfig({ testTimeout: 40_000 })
 
 /** The same sequence every time. */
 function seeded(seed: number): () => number {

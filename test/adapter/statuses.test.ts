@@ -1,10 +1,8 @@
 import { once } from 'node:events'
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { answers, bytes, inFlight, marks, open, proxies, refusing, replyTo, send } from '../support/http.js'
 import { settled, startGateway, startServer, whenRead } from '../support/http.js'
 import type { Answer, GatewayOptions, SendOptions } from '../support/http.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const PUT = { method: 'PUT', body: bytes(1_000) }
 const POST = { method: 'POST', body: bytes(1_000) }

@@ -1,12 +1,11 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket, WebSocketServer } from 'ws'
-import { eventually, inFlight, marks, proxies, refusing, settled, startGateway, startRaw } from '../support/http.js'
+import { eventually } from '../support/eventually.js'
+import { inFlight, marks, proxies, refusing, settled, startGateway, startRaw } from '../support/http.js'
 import { startServer, statusOf } from '../support/http.js'
 import type { Backend, Gateway, GatewayOptions } from '../support/http.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const { httpxy: _webOnly, ...upgrading } = proxies
 

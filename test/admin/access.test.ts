@@ -6,6 +6,7 @@ import fc from 'fast-check'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { createAdminHandler, createAdminServer, type AdminOptions } from '../../src/admin/index.js'
 import { Checkups, ConfigError } from '../../src/index.js'
+import { eventually } from '../support/eventually.js'
 import { VirtualClock } from '../support/virtual-clock.js'
 import { admin, asking, bearer, READ, stream, WRITE } from './support.js'
 
@@ -288,7 +289,7 @@ describe('what is too much', () => {
     const clock = new VirtualClock()
     const { url } = await admin(api, { clock })
     const answered = raw(url, 'PUT /v1/upstreams/api HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n', '{"a')
-    await vi.waitFor(() => expect(clock.pending).toBeGreaterThan(0))
+    await eventually(() => expect(clock.pending).toBeGreaterThan(0))
     await clock.advance(10_000)
     expect(await answered).toMatch(/^HTTP\/1\.1 408 /)
   })

@@ -3,6 +3,7 @@ import { AggregatorRegistry, Counter, register as globalRegister, Registry } fro
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { collectMetrics, type MetricsOptions } from '../../src/admin/metrics.js'
 import { Checkups, ConfigError, type Source, type SourceLists, type UpstreamOptions } from '../../src/index.js'
+import { eventually } from '../support/eventually.js'
 import { VirtualClock } from '../support/virtual-clock.js'
 import { address, harness, level, target } from '../upstream/harness.js'
 
@@ -306,7 +307,7 @@ describe('sources', () => {
     const up = vi.fn()
     checkups.on('source:up', () => void scraped(register).values('source_up').then(up))
     void checkups.start()
-    await vi.waitFor(async () => {
+    await eventually(async () => {
       await clock.advance(0)
       expect(up).toHaveBeenCalledWith({ 'source="hand"': 1 })
     })

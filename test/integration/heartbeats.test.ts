@@ -7,7 +7,8 @@ import { performance } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Checkups, type HeartbeatOptions, type PeerEvent, type ServerOptions } from '../../src/index.js'
-import { eventually, startRaw, startServer } from '../support/http.js'
+import { eventually } from '../support/eventually.js'
+import { startRaw, startServer } from '../support/http.js'
 
 /** A process of its own that answers with its number, at a port or a path. */
 interface Backend {
@@ -35,7 +36,7 @@ async function kill({ process: child }: Backend): Promise<void> {
 }
 
 /** Milliseconds that a busy machine may add: to the time of a timer, and to an event's way. */
-const SCHEDULING = 1_000
+const SCHEDULING = 4_000
 
 const RULES = { interval: 200, jitter: 20, timeout: 150, fall: 3 }
 /** A check that is due in an interval, those that follow it, and the last one's time. */

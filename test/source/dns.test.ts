@@ -9,6 +9,7 @@ import type { SourceErrorEvent } from '../../src/source/follow.js'
 import type { Refused, SourceLists } from '../../src/source/source.js'
 import { a, aaaa, NXDOMAIN, SERVFAIL, SILENT, srv, startDns, zoneOf } from '../support/dns.js'
 import type { DnsServer, Zone } from '../support/dns.js'
+import { eventually } from '../support/eventually.js'
 import { startDnsmasq, whereInstalled } from '../support/servers.js'
 
 type Upstreams = DnsOptions['upstreams']
@@ -124,7 +125,7 @@ describe('addresses', () => {
     const upstreams = Object.fromEntries([['__proto__', api['api']!]])
     const { run, applied } = follow(await startDns(zone), { upstreams })
     void run()
-    await vi.waitFor(() => expect(applied).toHaveLength(1))
+    await eventually(() => expect(applied).toHaveLength(1))
     expect([...(applied[0]!.upstreams as Map<string, unknown>).keys()]).toEqual(['__proto__'])
   })
 })
@@ -245,7 +246,7 @@ describe('time', () => {
     const { run, next, pass } = follow(server, { upstreams: api })
     void run()
     const first = await next()
-    await vi.waitFor(() => pass(ms))
+    await eventually(() => pass(ms))
     expect(await next()).toEqual(first)
     expect(server.asked).toHaveLength(2)
   })
@@ -258,7 +259,7 @@ describe('time', () => {
       const { run, next, sleeps, controller } = follow(server, { upstreams: { [key]: value }, jitter: 0.5 })
       void run()
       await next()
-      await vi.waitFor(() => expect(sleeps).toHaveLength(2))
+      await eventually(() => expect(sleeps).toHaveLength(2))
       const { ms } = sleeps.find(({ ms }) => ms !== 2_000)!
       expect(ms).toBeGreaterThanOrEqual(60_000)
       expect(ms).toBeLessThan(90_000)
@@ -298,7 +299,7 @@ describe('failures', () => {
     expect(await next()).toEqual({ api: servers, other: servers, refused: [] })
     server.zone = ({ name }) => (name === 'api.test' ? { answers: [a(name, '10.0.0.2')] } : { code: NXDOMAIN })
     pass(60_000)
-    await vi.waitFor(() => expect(sleeps.filter(({ ms }) => ms !== 2_000)).toHaveLength(2))
+    await eventually(() => expect(sleeps.filter(({ ms }) => ms !== 2_000)).toHaveLength(2))
     await next()
     expect(await next()).toEqual({
       api: [level(['10.0.0.2', 80])],
@@ -339,7 +340,7 @@ describe('failures', () => {
     const server = await startDns(({ name }) => (name === 'api.test' ? ok : SILENT))
     const { run, next, pass, applied, controller, sleeps } = follow(server, { upstreams: both, queryTimeout: 3_000 })
     const done = run()
-    await vi.waitFor(() => expect(sleeps).toHaveLength(2))
+    await eventually(() => expect(sleeps).toHaveLength(2))
     expect(applied).toEqual([])
     pass(3_000)
     expect(await next()).toEqual({ api: [level(['10.0.0.1', 80])], refused: [] })
@@ -354,10 +355,10 @@ describe('failures', () => {
     const server = await startDns(({ name }) => (name === 'api.test' ? late.then(() => ok) : { code: NXDOMAIN }))
     const { run, next, pass, applied, sleeps } = follow(server, { upstreams: both, queryTimeout: 3_000 })
     void run()
-    await vi.waitFor(() => expect(sleeps).toHaveLength(2))
+    await eventually(() => expect(sleeps).toHaveLength(2))
     pass(3_000)
     sleeps[0]!.end()
-    await vi.waitFor(() => expect(server.asked.filter(({ name }) => name === 'other.test')).toHaveLength(2))
+    await eventually(() => expect(server.asked.filter(({ name }) => name === 'other.test')).toHaveLength(2))
     expect(applied).toEqual([])
     answer!()
     expect(await next()).toMatchObject({ api: [level(['10.0.0.1', 80])], refused: [{ at: 'other' }] })

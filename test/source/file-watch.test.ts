@@ -15,6 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { changes, stamps } from '../../src/source/lib/watch-file.js'
+import { eventually } from '../support/eventually.js'
 
 const { watch } = vi.hoisted(() => ({ watch: vi.fn() }))
 vi.mock(import('node:fs'), async (original) => {
@@ -49,7 +50,7 @@ function watched(...paths: string[]) {
     /** Begins to wait, and returns when it does wait. */
     first: async () => {
       const seen = next()
-      await vi.waitFor(() => expect(sleep).toHaveBeenCalled(), { interval: 1 })
+      await eventually(() => expect(sleep).toHaveBeenCalled())
       return { seen }
     },
     look: () => looks.splice(0).forEach((wake) => wake()),
@@ -194,7 +195,7 @@ describe('what it sees', () => {
     readFileSync(path)
     look()
     // It has looked, and waits again.
-    await vi.waitFor(() => expect(sleep).toHaveBeenCalledTimes(2), { interval: 1 })
+    await eventually(() => expect(sleep).toHaveBeenCalledTimes(2))
     expect(isSeen).toBe(false)
     appendFileSync(path, 'more')
     expect(await seen).toEqual(CHANGED)
@@ -246,7 +247,7 @@ describe('where a folder cannot be watched', () => {
     const watcher = watch.mock.results[0]!.value as FSWatcher
     watcher.emit('error', new Error('broken'))
     look()
-    await vi.waitFor(() => expect(watch).toHaveBeenCalledTimes(2), { interval: 1 })
+    await eventually(() => expect(watch).toHaveBeenCalledTimes(2))
     appendFileSync(path, 'two')
     expect(await seen).toEqual(CHANGED)
   })

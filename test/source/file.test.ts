@@ -23,6 +23,7 @@ import { systemClock } from '../../src/clock.js'
 import { file, type FileOptions } from '../../src/source/file.js'
 import type { SourceErrorEvent } from '../../src/source/follow.js'
 import type { SourceLists } from '../../src/source/source.js'
+import { eventually } from '../support/eventually.js'
 
 const servers = (...servers: string[]) => ({ servers })
 
@@ -313,7 +314,7 @@ describe('a change', () => {
       // The rest begins; before it is over there is more.
       const rests = () => sleep.mock.calls.filter(([ms]) => ms === 50).length
       const before = rests()
-      await vi.waitFor(() => expect(rests()).toBeGreaterThan(before), { interval: 1 })
+      await eventually(() => expect(rests()).toBeGreaterThan(before))
       writeSync(handle, part)
     }
     closeSync(handle)

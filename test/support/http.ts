@@ -8,10 +8,11 @@ import { createServer as createNetServer, type AddressInfo, type Server, type So
 import httpProxy from 'http-proxy'
 import { createProxyServer as createProxyServer3 } from 'http-proxy-3'
 import { createProxyServer as createProxyServerXy } from 'httpxy'
-import { expect, onTestFinished, vi } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
 import { Checkups, type CheckupsOptions, type ServerOptions, type UpstreamOptions } from '../../src/index.js'
 import { balanceProxy } from '../../src/adapter/http-proxy.js'
 import type { BalancedProxy, BalancedProxyOptions, ProxyServer } from '../../src/adapter/http-proxy.js'
+import { eventually } from './eventually.js'
 
 /** The proxies that the adapter is for. The last one only for `web`: its `ws` takes other arguments, hence the cast. */
 export const proxies = {
@@ -244,11 +245,6 @@ export function marks(gateway: Gateway, { address }: { address: string }): numbe
 /** Nothing says when a request has ended for the balancer: its end is looked for. */
 export function settled(gateway: Gateway, expected = 0): Promise<void> {
   return eventually(() => expect(inFlight(gateway)).toBe(expected))
-}
-
-/** Looks until it holds. */
-export function eventually(check: () => void): Promise<void> {
-  return vi.waitFor(check, { interval: 2, timeout: 3_000 })
 }
 
 export function sha256(body: Buffer): string {

@@ -9,7 +9,8 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import * as grpc from '@grpc/grpc-js'
 import { HealthImplementation, type ServingStatusMap } from 'grpc-health-check'
-import { describe, it, vi } from 'vitest'
+import { describe, it } from 'vitest'
+import { eventually } from './eventually.js'
 
 /** For localhost and 127.0.0.1. */
 export const certificate = {
@@ -133,7 +134,7 @@ async function untilAccepting(port: number): Promise<void> {
       socket.destroy()
     }
   }
-  await vi.waitFor(look, { interval: 10, timeout: 10_000 })
+  await eventually(look, 10)
 }
 
 /** Redis without persistence; more settings as `['--requirepass', 'secret']`. It listens at `redis.sock` too. */

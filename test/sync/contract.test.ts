@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import type { Cluster } from '../../src/index.js'
+import { eventually } from '../support/eventually.js'
 import type { Kind } from './node.js'
-import { eventually, world, type Node } from './world.js'
+import { world, type Node } from './world.js'
 
 const servers = (...ports: number[]): Cluster => [{ servers: ports.map((port) => `10.0.0.1:${port}`) }]
 const kinds: Kind[] = ['cluster', 'threads', 'socket']

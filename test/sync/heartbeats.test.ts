@@ -3,7 +3,8 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { SourceLists } from '../../src/index.js'
-import { eventually, world, type Node } from './world.js'
+import { eventually } from '../support/eventually.js'
+import { world, type Node } from './world.js'
 
 async function backend(port = 0): Promise<{ port: number; checks: () => number; close: () => void }> {
   let checks = 0

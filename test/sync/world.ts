@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { onTestFinished, vi } from 'vitest'
+import { onTestFinished } from 'vitest'
 import type { CheckupsOptions } from '../../src/index.js'
 import { clusterSync, threadSync, type SyncOptions, type ThreadSync } from '../../src/sync/index.js'
 import { answer, commands, type Call, type Commands, type Kind, type Reply } from './node.js'
@@ -188,6 +188,3 @@ function folder(): string {
   onTestFinished(() => rmSync(path, { recursive: true, force: true }))
   return path
 }
-
-export const eventually = (check: () => Promise<void> | void, timeout = 20_000) =>
-  vi.waitFor(check, { interval: 5, timeout })

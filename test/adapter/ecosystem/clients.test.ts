@@ -1,13 +1,11 @@
 import { createServer } from 'node:http'
 import axios, { AxiosError } from 'axios'
 import got from 'got'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { createAgent } from '../../../src/adapter/http-agent.js'
 import type { Checkups } from '../../../src/index.js'
 import { bytes, refusing, startServer, type Answer } from '../../support/http.js'
 import { checkupsOf, CONCURRENCY, killOne, listen, marks, settled, startThree } from './harness.js'
-
-vi.setConfig({ testTimeout: 20_000 })
 
 const never: Answer = (req) => req.resume()
 

@@ -3,14 +3,12 @@ import { globalAgent } from 'node:https'
 import fastifyHttpProxy, { type FastifyHttpProxyOptions } from '@fastify/http-proxy'
 import replyFrom, { type FastifyReplyFromHooks } from '@fastify/reply-from'
 import Fastify, { type FastifyInstance } from 'fastify'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { Picks } from '../../../examples/ecosystem/lib/picks.js'
 import { createAgent } from '../../../src/adapter/http-agent.js'
 import type { Checkups } from '../../../src/index.js'
 import { bytes, refusing, startServer } from '../../support/http.js'
 import { checkupsOf, CONCURRENCY, failuresSeen, killOne, marks, settled, startThree } from './harness.js'
-
-vi.setConfig({ testTimeout: 20_000 })
 
 async function textOf(url: string, init: RequestInit = {}): Promise<string> {
   const response = await fetch(url, init)

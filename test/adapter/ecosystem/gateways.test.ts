@@ -4,15 +4,14 @@ import { gzipSync } from 'node:zlib'
 import { createAdaptorServer } from '@hono/node-server'
 import express from 'express'
 import { Hono } from 'hono'
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { forward } from '../../../examples/ecosystem/lib/forward.js'
 import { answerBy } from '../../../examples/ecosystem/lib/node.js'
 import type { Checkups } from '../../../src/index.js'
+import { eventually } from '../../support/eventually.js'
 import { bytes, startRaw, startServer, whenRead, type Answer } from '../../support/http.js'
 import { freePort } from '../../support/servers.js'
-import { checkupsOf, CONCURRENCY, eventually, killOne, listen, marks, settled, startThree } from './harness.js'
-
-vi.setConfig({ testTimeout: 20_000 })
+import { checkupsOf, CONCURRENCY, killOne, listen, marks, settled, startThree } from './harness.js'
 
 /** fetch refuses some ports by itself, as 1. */
 const refusing = async () => `127.0.0.1:${await freePort()}`

@@ -5,9 +5,10 @@ import { once } from 'node:events'
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import { expect, onTestFinished, vi } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
 import type { OutcomeMessage } from '../../../src/channels.js'
 import { Checkups, type UpstreamOptions } from '../../../src/index.js'
+import { eventually } from '../../support/eventually.js'
 
 export interface PeerProcess {
   readonly name: string
@@ -109,8 +110,6 @@ export const inFlight = (checkups: Checkups): number[] => serversOf(checkups).ma
 /** Failures and bans by server. */
 export const marks = (checkups: Checkups): number[] =>
   serversOf(checkups).map(({ passive }) => passive.failures + passive.bans)
-
-export const eventually = (check: () => void): Promise<void> => vi.waitFor(check, { interval: 2, timeout: 5_000 })
 
 /** Nothing says when a request has ended for the balancer: its end is looked for. */
 export const settled = (checkups: Checkups): Promise<void> =>

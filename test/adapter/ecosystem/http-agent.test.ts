@@ -4,26 +4,15 @@ import { get, request as httpRequest, type Agent, type ClientRequest, type Incom
 import type { RequestOptions } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import type { Socket } from 'node:net'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocketServer, WebSocket } from 'ws'
 import { createAgent, type BalancedAgentOptions } from '../../../src/adapter/http-agent.js'
 import { ConfigError, type Checkups } from '../../../src/index.js'
 import { socketPath, startStuck } from '../../health/probe/servers.js'
+import { eventually } from '../../support/eventually.js'
 import { bytes, ENOUGH_KEYS, refusing, startRaw, startServer, whenRead, type Answer } from '../../support/http.js'
 import { certificate } from '../../support/servers.js'
-import {
-  checkupsOf,
-  CONCURRENCY,
-  eventually,
-  failuresSeen,
-  inFlight,
-  killOne,
-  marks,
-  settled,
-  startThree,
-} from './harness.js'
-
-vi.setConfig({ testTimeout: 20_000 })
+import { checkupsOf, CONCURRENCY, failuresSeen, inFlight, killOne, marks, settled, startThree } from './harness.js'
 
 const never: Answer = (req) => req.resume()
 const [cert, key] = [readFileSync(certificate.cert, 'utf8'), readFileSync(certificate.key, 'utf8')]

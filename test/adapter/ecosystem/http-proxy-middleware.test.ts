@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type RequestListener } from 'node:http'
 import type { Socket } from 'node:net'
 import { createProxyMiddleware, type Options } from 'http-proxy-middleware'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket, WebSocketServer } from 'ws'
 import { Picks } from '../../../examples/ecosystem/lib/picks.js'
 import { createAgent } from '../../../src/adapter/http-agent.js'
@@ -20,8 +20,6 @@ import {
   settled,
   startThree,
 } from './harness.js'
-
-vi.setConfig({ testTimeout: 20_000 })
 
 /** A server before which the middleware is all there is. */
 function startGateway(options: Options): Promise<string> {

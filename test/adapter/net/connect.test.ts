@@ -2,17 +2,17 @@ import { readFileSync } from 'node:fs'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { createServer, TLSSocket } from 'node:tls'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { connect, type NetConnectOptions } from '../../../src/adapter/net.js'
 import { AttemptsError, Checkups, ConfigError, UnknownUpstreamError } from '../../../src/index.js'
 import { listen, openSockets } from '../../health/probe/servers.js'
+import { eventually } from '../../support/eventually.js'
 import { certificate } from '../../support/servers.js'
 import {
   addressOf,
   checkupsOf,
   clientOf,
   ENOUGH_KEYS,
-  eventually,
   inFlight,
   marks,
   refusing,
@@ -20,8 +20,6 @@ import {
   settled,
 } from './harness.js'
 import { socketPath, startNamed, startStuck, startTcp, type Client, type Listening } from './harness.js'
-
-vi.setConfig({ testTimeout: 10_000 })
 
 const [cert, key] = [readFileSync(certificate.cert), readFileSync(certificate.key)]
 const open = async (checkups: Checkups, options?: NetConnectOptions): Promise<Client & { address: string }> => {

@@ -1,10 +1,9 @@
 import { once } from 'node:events'
-import { afterAll, beforeAll, expect, it, onTestFinished, vi } from 'vitest'
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import { connect } from '../../../src/adapter/net.js'
+import { eventually } from '../../support/eventually.js'
 import { startMariadb, startRedis, whereInstalled, type Running } from '../../support/servers.js'
-import { checkupsOf, eventually, inFlight, marks, serversOf, settled, startProxy } from './harness.js'
-
-vi.setConfig({ testTimeout: 30_000 })
+import { checkupsOf, inFlight, marks, serversOf, settled, startProxy } from './harness.js'
 
 const at = ({ port }: { readonly port: number }) => `127.0.0.1:${port}`
 

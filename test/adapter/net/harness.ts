@@ -4,9 +4,10 @@ import { connect as connectTcp, type AddressInfo, type Socket } from 'node:net'
 import { expect, onTestFinished } from 'vitest'
 import { Checkups, type ServerOptions, type UpstreamOptions } from '../../../src/index.js'
 import { createTcpProxy, type TcpFailure, type TcpProxy, type TcpProxyOptions } from '../../../src/adapter/net.js'
-import { eventually, startTcp, type Listening, type Place } from '../../health/probe/servers.js'
+import { startTcp, type Listening, type Place } from '../../health/probe/servers.js'
+import { eventually } from '../../support/eventually.js'
 
-export { eventually, socketPath, startStuck, startTcp } from '../../health/probe/servers.js'
+export { socketPath, startStuck, startTcp } from '../../health/probe/servers.js'
 export type { Listening } from '../../health/probe/servers.js'
 export { ENOUGH_KEYS, refusing } from '../../support/http.js'
 

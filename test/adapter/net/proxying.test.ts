@@ -1,14 +1,13 @@
 import { execFile } from 'node:child_process'
 import { connect as connectTcp, type Socket } from 'node:net'
 import { promisify } from 'node:util'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import type { TcpClient, TcpProxyOptions } from '../../../src/adapter/net.js'
 import { parseProxyHeader, printProxyHeader, type TcpEnds } from '../../../src/adapter/net/proxy-protocol.js'
+import { eventually } from '../../support/eventually.js'
 import { startMariadb, startNginx, whereInstalled } from '../../support/servers.js'
-import { checkupsOf, clientOf, ENOUGH_KEYS, eventually, marks, newClient, openClient, refusing } from './harness.js'
+import { checkupsOf, clientOf, ENOUGH_KEYS, marks, newClient, openClient, refusing } from './harness.js'
 import { settled, socketPath, startNamed, startProxy, startTcp, type Listening, type Running } from './harness.js'
-
-vi.setConfig({ testTimeout: 10_000 })
 
 type Sent = Parameters<typeof printProxyHeader>
 const versions = [1, 2] as const

@@ -1,15 +1,15 @@
 import { readFileSync } from 'node:fs'
 import { connect as connectTcp } from 'node:net'
 import { connect as connectTls, createServer, type ConnectionOptions } from 'node:tls'
-import { describe, expect, it, vi } from 'vitest'
+import { promisify } from 'node:util'
+import { describe, expect, it } from 'vitest'
 import type { Checkups } from '../../../src/index.js'
 import type { TcpProxyOptions } from '../../../src/adapter/net.js'
 import { listen } from '../../health/probe/servers.js'
+import { eventually } from '../../support/eventually.js'
 import { certificate } from '../../support/servers.js'
-import { addressOf, checkupsOf, clientOf, eventually, newClient, refusing, settled, startProxy } from './harness.js'
+import { addressOf, checkupsOf, clientOf, newClient, refusing, settled, startProxy } from './harness.js'
 import { message, realHello, records, serverName } from './hello.js'
-
-vi.setConfig({ testTimeout: 10_000 })
 
 const [cert, key] = [readFileSync(certificate.cert), readFileSync(certificate.key)]
 
@@ -131,11 +131,8 @@ describe('a connection is cut off', () => {
     socket.write(records(message()).subarray(0, 20))
     await eventually(() => expect(socket.bytesWritten).toBe(20))
     socket.resetAndDestroy()
-    await eventually(() =>
-      proxy.getConnections((_, count) => {
-        expect(count).toBe(0)
-      }),
-    )
+    const connections = promisify(proxy.getConnections.bind(proxy))
+    await eventually(async () => expect(await connections()).toBe(0))
     expect(failures).toEqual([])
   })
 

@@ -1,13 +1,12 @@
 /** A dispatcher makes its attempts itself. They are those of `readyOk`: what both do is compared. */
 import { Agent, request } from 'undici'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { createDispatcher, type DispatcherOptions } from '../../../src/adapter/undici.js'
 import { Checkups, type AttemptContext, type AttemptsError, type Peer } from '../../../src/index.js'
 import type { ReadyOkOptions, UpstreamOptions } from '../../../src/index.js'
-import { eventually, refusing, startServer } from '../../support/http.js'
+import { eventually } from '../../support/eventually.js'
+import { refusing, startServer } from '../../support/http.js'
 import { silent } from './support.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 type Limits = Pick<ReadyOkOptions, 'tries' | 'timeout' | 'tryTimeout' | 'clusterKey' | 'budget' | 'backoff'>
 

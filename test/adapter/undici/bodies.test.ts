@@ -1,21 +1,10 @@
 import { PassThrough, Readable } from 'node:stream'
 import { FormData, fetch as undiciFetch, request } from 'undici'
-import { describe, expect, it, vi } from 'vitest'
-import {
-  bytes,
-  eventually,
-  inFlight,
-  marks,
-  refusing,
-  settled,
-  sha256,
-  startRaw,
-  startServer,
-} from '../../support/http.js'
+import { describe, expect, it } from 'vitest'
+import { eventually } from '../../support/eventually.js'
+import { bytes, inFlight, marks, refusing, settled, sha256, startRaw, startServer } from '../../support/http.js'
 import type { Gateway } from '../../support/http.js'
 import { dispatching, type Dispatching } from './support.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const asGateway = (dispatching: Dispatching) => dispatching as unknown as Gateway
 const nodeFetch = fetch as unknown as typeof undiciFetch
@@ -204,15 +193,12 @@ it('a body is read no faster than its peer takes it', async () => {
     signal: controller.signal,
   })
   let before = -1
-  await vi.waitFor(
-    () => {
-      const now = read
-      const still = now === before && now > 0
-      before = now
-      expect(still).toBe(true)
-    },
-    { interval: 100 },
-  )
+  await eventually(() => {
+    const now = read
+    const still = now === before && now > 0
+    before = now
+    expect(still).toBe(true)
+  }, 100)
   expect(read).toBeLessThan(20_000_000)
   controller.abort()
   await failure(work)

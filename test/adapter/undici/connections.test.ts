@@ -2,13 +2,12 @@ import { once } from 'node:events'
 import type { Server } from 'node:http'
 import type { TLSSocket } from 'node:tls'
 import { request } from 'undici'
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type { DispatcherOptions } from '../../../src/adapter/undici.js'
-import { bytes, eventually, inFlight, marks, refusing, settled, startRaw, startServer } from '../../support/http.js'
+import { eventually } from '../../support/eventually.js'
+import { bytes, inFlight, marks, refusing, settled, startRaw, startServer } from '../../support/http.js'
 import { whenRead, type Answer, type Backend, type Gateway, type Place } from '../../support/http.js'
 import { dispatching, silent, socketPath, tls, type Dispatching } from './support.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const asGateway = (dispatching: Dispatching) => dispatching as unknown as Gateway
 const never: Answer = (req) => req.resume()

@@ -2,15 +2,14 @@ import { once } from 'node:events'
 import { PassThrough } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { errors, fetch as undiciFetch, request, stream, type Dispatcher } from 'undici'
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { createDispatcher } from '../../../src/adapter/undici.js'
 import type { DispatcherOptions } from '../../../src/adapter/undici.js'
 import { AttemptsError, ConfigError, isCheckupsError } from '../../../src/index.js'
-import { eventually, inFlight, marks, refusing, settled, startRaw, startServer, statusOf } from '../../support/http.js'
+import { eventually } from '../../support/eventually.js'
+import { inFlight, marks, refusing, settled, startRaw, startServer, statusOf } from '../../support/http.js'
 import type { Answer, Gateway, Listening } from '../../support/http.js'
 import { checkupsFor, dispatching, says, silent, type CheckupsSettings, type Dispatching } from './support.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const asGateway = (dispatching: Dispatching) => dispatching as unknown as Gateway
 /** Node's own fetch; its types know another version of undici. */
@@ -573,15 +572,12 @@ describe('answers without a body, and large ones', () => {
     await once(body, 'readable')
     // Nobody reads: what the peer could write before it had to wait is in buffers, of which there is an end.
     let before = -1
-    await vi.waitFor(
-      () => {
-        const now = written
-        const still = now === before
-        before = now
-        expect(still).toBe(true)
-      },
-      { interval: 100 },
-    )
+    await eventually(() => {
+      const now = written
+      const still = now === before
+      before = now
+      expect(still).toBe(true)
+    }, 100)
     expect(written).toBeLessThan(total / 2)
     let length = 0
     for await (const chunk of body) length += (chunk as Buffer).length

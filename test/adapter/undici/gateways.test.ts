@@ -7,12 +7,10 @@ import { serve } from '@hono/node-server'
 import express from 'express'
 import { Hono } from 'hono'
 import { proxy as pass } from 'hono/proxy'
-import { expect, it, onTestFinished, vi } from 'vitest'
+import { expect, it, onTestFinished } from 'vitest'
 import { createProxyHandler } from '../../../src/adapter/undici.js'
 import { bytes, refusing, sha256, startServer } from '../../support/http.js'
 import { checkupsFor, dispatching } from './support.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 async function urlOf(server: Server): Promise<string> {
   if (!server.listening) await once(server, 'listening')

@@ -1,12 +1,11 @@
 import { Agent, fetch as undiciFetch, interceptors, request, type Dispatcher } from 'undici'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { balance, type InterceptorOptions } from '../../../src/adapter/undici.js'
 import { ConfigError, isCheckupsError } from '../../../src/index.js'
-import { eventually, inFlight, marks, refusing, settled, startRaw, startServer, whenRead } from '../../support/http.js'
+import { eventually } from '../../support/eventually.js'
+import { inFlight, marks, refusing, settled, startRaw, startServer, whenRead } from '../../support/http.js'
 import type { Gateway, Servers } from '../../support/http.js'
 import { checkupsFor, silent, socketPath, tls, type CheckupsSettings } from './support.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 function composed(servers: Servers, options: CheckupsSettings & InterceptorOptions & { agent?: Agent.Options } = {}) {
   const { upstream, upstreams, retryBudget, agent: agentOptions, ...rest } = options

@@ -2,15 +2,14 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { connect } from 'node:net'
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type { ProxiedRequest, ProxyFailure } from '../../../src/adapter/undici.js'
 import { isCheckupsError, type ErrorCode } from '../../../src/index.js'
-import { answers, bytes, eventually, inFlight, marks, open, refusing, replyTo, send } from '../../support/http.js'
+import { eventually } from '../../support/eventually.js'
+import { answers, bytes, inFlight, marks, open, refusing, replyTo, send } from '../../support/http.js'
 import { settled, sha256, startRaw, startServer, statusOf, whenRead } from '../../support/http.js'
 import type { Answer, Listening, SendOptions } from '../../support/http.js'
 import { raw, says, silent, startProxy, type ProxySettings } from './support.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const MB = bytes(1_000_000)
 const SHA = sha256(MB)
@@ -79,15 +78,12 @@ describe('large bodies', () => {
   /** The number at which something that grows stands still. */
   async function standstill(value: () => number): Promise<number> {
     let before = -1
-    await vi.waitFor(
-      () => {
-        const now = value()
-        const still = now > 0 && now === before
-        before = now
-        expect(still).toBe(true)
-      },
-      { interval: 100, timeout: 4_000 },
-    )
+    await eventually(() => {
+      const now = value()
+      const still = now > 0 && now === before
+      before = now
+      expect(still).toBe(true)
+    }, 100)
     return before
   }
 

@@ -1,13 +1,12 @@
 import { once } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
 import { connect, type AddressInfo, type Socket } from 'node:net'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket, WebSocketServer } from 'ws'
-import { eventually, inFlight, marks, refusing, settled, startRaw, startServer, statusOf } from '../../support/http.js'
+import { eventually } from '../../support/eventually.js'
+import { inFlight, marks, refusing, settled, startRaw, startServer, statusOf } from '../../support/http.js'
 import type { Backend } from '../../support/http.js'
 import { raw, says, silent, startProxy, startRecorder, type Proxying } from './support.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 /** Sends its name, and then everything back. */
 async function startEcho(name: string): Promise<Backend> {

@@ -3,14 +3,13 @@ import { createServer as createTlsServer } from 'node:https'
 import { Agent as TlsAgent, request as tlsRequest } from 'node:https'
 import type { IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { createProxyHandler, type ProxyOptions } from '../../../src/adapter/undici.js'
 import { ConfigError } from '../../../src/index.js'
-import { answers, bytes, eventually, inFlight, marks, open, refusing, replyTo, send } from '../../support/http.js'
+import { eventually } from '../../support/eventually.js'
+import { answers, bytes, inFlight, marks, open, refusing, replyTo, send } from '../../support/http.js'
 import { settled, sha256, startServer, whenRead, type Answer, type Place } from '../../support/http.js'
 import { checkupsFor, raw, says, socketPath, startProxy, startRecorder, tls } from './support.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 describe('a request', () => {
   it('goes to the upstream that Host names, whatever its case and port, and to each peer in turn', async () => {

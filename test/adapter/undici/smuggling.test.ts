@@ -2,11 +2,10 @@
  * What clients send by hand. Whatever it is, a peer gets nothing, or one well-formed request that says what the proxy has
  * understood.
  */
-import { describe, expect, it, vi } from 'vitest'
-import { eventually, settled } from '../../support/http.js'
+import { describe, expect, it } from 'vitest'
+import { eventually } from '../../support/eventually.js'
+import { settled } from '../../support/http.js'
 import { raw, startProxy, startRecorder } from './support.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const POST = 'POST / HTTP/1.1\r\nHost: test\r\n'
 const GET = 'GET / HTTP/1.1\r\nHost: test\r\n'

@@ -3,13 +3,12 @@ import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { request } from 'undici'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import type { ProxiedRequest } from '../../../src/adapter/undici.js'
-import { bytes, eventually, send, settled, sha256, startServer, statusOf } from '../../support/http.js'
+import { eventually } from '../../support/eventually.js'
+import { bytes, send, settled, sha256, startServer, statusOf } from '../../support/http.js'
 import type { Answer, Backend, Gateway, SendOptions, Servers } from '../../support/http.js'
 import { dispatching, startProxy, type CheckupsSettings } from './support.js'
-
-vi.setConfig({ testTimeout: 40_000 })
 
 /** One way to a balanced answer: its text, or that it failed. */
 type Ask = (options?: SendOptions) => Promise<string>

@@ -2,13 +2,11 @@ import { once } from 'node:events'
 import { createServer as createHttpServer } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { WebSocket } from 'undici'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocketServer } from 'ws'
 import { inFlight, marks, refusing, settled, startServer, statusOf } from '../../support/http.js'
 import type { Backend, Gateway } from '../../support/http.js'
 import { dispatching, says, type Dispatching } from './support.js'
-
-vi.setConfig({ testTimeout: 5_000 })
 
 const asGateway = (dispatching: Dispatching) => dispatching as unknown as Gateway
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { Checkups, type UpstreamOptions } from '../../../src/index.js'
-import { eventually, refusing, startServer } from '../../support/http.js'
+import { eventually } from '../../support/eventually.js'
+import { refusing, startServer } from '../../support/http.js'
 import { ancestor, bare } from './support.js'
 import { checkModule } from '../../../src/admin/interface/check-module.js'
 

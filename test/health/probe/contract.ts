@@ -4,8 +4,9 @@ import type { Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { ConfigError } from '../../../src/errors.js'
 import type { ParseProbe, Probe, ProbeReport, ProbeTarget } from '../../../src/health/probe/probe.js'
+import { eventually } from '../../support/eventually.js'
 import { checkOnce, deserted, outcome, probeOf, refusing, socketPath, startRelay } from './servers.js'
-import { eventually, openSockets, startStuck, startTcp, targetOf, turn, type Listening, type Place } from './servers.js'
+import { openSockets, startStuck, startTcp, targetOf, turn, type Listening, type Place } from './servers.js'
 
 /**
  * A kind of server, or of way to one:

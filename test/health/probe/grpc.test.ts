@@ -6,20 +6,10 @@ import type { ServingStatusMap } from 'grpc-health-check'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { ConfigError } from '../../../src/errors.js'
 import { parseGrpc } from '../../../src/health/probe/grpc.js'
+import { eventually } from '../../support/eventually.js'
 import { certificate, startGrpc } from '../../support/servers.js'
 import { probeContract } from './contract.js'
-import {
-  checkOnce,
-  deserted,
-  eventually,
-  listen,
-  outcome,
-  probeOf,
-  startRelay,
-  startTcp,
-  targetOf,
-  turn,
-} from './servers.js'
+import { checkOnce, deserted, listen, outcome, probeOf, startRelay, startTcp, targetOf, turn } from './servers.js'
 
 const grpc = (options: object = {}) => probeOf(parseGrpc, { type: 'grpc', ...options })
 const pem = { cert: readFileSync(certificate.cert), key: readFileSync(certificate.key) }

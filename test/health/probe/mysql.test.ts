@@ -2,9 +2,10 @@ import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { ConfigError } from '../../../src/errors.js'
 import { parseMysql } from '../../../src/health/probe/mysql.js'
+import { eventually } from '../../support/eventually.js'
 import { certificate, startMariadb, whereInstalled, type Running } from '../../support/servers.js'
 import { probeContract } from './contract.js'
 import { checkOnce, probeOf, startTcp } from './servers.js'
@@ -125,7 +126,7 @@ whereInstalled('mysql', 'mariadbd', () => {
       expect(await checkOnce(mysql(login), server)).toEqual(report)
       leave()
       const probe = mysql(login)
-      await vi.waitFor(async () => expect(await checkOnce(probe, server)).toMatchObject({ status: 'ok' }))
+      await eventually(async () => expect(await checkOnce(probe, server)).toMatchObject({ status: 'ok' }))
     })
   })
 })

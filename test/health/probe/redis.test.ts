@@ -4,9 +4,10 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'v
 import { ConfigError } from '../../../src/errors.js'
 import { loadOptional } from '../../../src/optional.js'
 import { parseRedis } from '../../../src/health/probe/redis.js'
+import { eventually } from '../../support/eventually.js'
 import { certificate, freePort, startRedis, whereInstalled, type Running } from '../../support/servers.js'
 import { probeContract } from './contract.js'
-import { checkOnce, eventually, probeOf, startTcp } from './servers.js'
+import { checkOnce, probeOf, startTcp } from './servers.js'
 
 const redis = (options: object = {}) => probeOf(parseRedis, { type: 'redis', ...options })
 const ca = readFileSync(certificate.cert)
@@ -130,7 +131,7 @@ whereInstalled('redis', 'redis-server', () => {
       const probe = redis()
       const look = async () =>
         expect((await checkOnce(probe, replica)).facts).toMatchObject({ master_link_status: 'up' })
-      await vi.waitFor(look, { interval: 20, timeout: 10_000 })
+      await eventually(look, 20)
       expect(await checkOnce(probe, replica)).toEqual({
         status: 'ok',
         facts: {

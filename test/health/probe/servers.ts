@@ -5,11 +5,12 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, onTestFinished, vi } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
 import { parseEndpoint, type Endpoint } from '../../../src/address.js'
 import { failureText } from '../../../src/health/probe/lib/failure.js'
 import type { ParseProbe, Probe, ProbeReport, ProbeTarget } from '../../../src/health/probe/probe.js'
 import { PeerObject } from '../../../src/upstream/peer.js'
+import { eventually } from '../../support/eventually.js'
 
 /** Where a server listens: at a port, of 127.0.0.1 if no host is named, or at a unix socket. */
 export interface Place {
@@ -136,11 +137,6 @@ export function socketPath(): string {
 
 /** One turn of the event loop: all that was due has run. */
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
-
-/** Looks until it holds. */
-export function eventually(check: () => void): Promise<void> {
-  return vi.waitFor(check, { interval: 2, timeout: 5_000 })
-}
 
 /** Until nobody is connected any more. */
 export function deserted({ sockets }: Listening): Promise<void> {

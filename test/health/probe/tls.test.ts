@@ -4,8 +4,9 @@ import { createServer, type TlsOptions } from 'node:tls'
 import { describe, expect, it } from 'vitest'
 import { ConfigError } from '../../../src/errors.js'
 import { parseTls } from '../../../src/health/probe/tls.js'
+import { eventually } from '../../support/eventually.js'
 import { probeContract } from './contract.js'
-import { checkOnce, deserted, eventually, listen, probeOf, startTcp, targetOf } from './servers.js'
+import { checkOnce, deserted, listen, probeOf, startTcp, targetOf } from './servers.js'
 
 const pem = (name: string) => readFileSync(new URL(`../../support/tls/${name}.pem`, import.meta.url), 'utf8')
 /** For localhost and 127.0.0.1, self-signed; it expires at this time. */

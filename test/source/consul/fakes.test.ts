@@ -4,7 +4,8 @@ import type { Socket } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Checkups } from '../../../src/index.js'
 import { consulKv, ConsulError } from '../../../src/source/consul.js'
-import { answer, asked, eventually, pretend, watch } from './harness.js'
+import { eventually } from '../../support/eventually.js'
+import { answer, asked, pretend, watch } from './harness.js'
 
 const keys = { 'up/a/127.0.0.1:1': '' }
 const options = { prefix: 'up', layout: 'upsync', requestTimeout: 300 } as const
@@ -59,7 +60,7 @@ describe('consulKv and a server that', () => {
       },
       { requestTimeout: 30_000 },
     )
-    await eventually(() => expect(watched.errors.length).toBeGreaterThan(2), 2_000)
+    await eventually(() => expect(watched.errors.length).toBeGreaterThan(2))
     expect(watched.errors[0]).toMatchObject({ reason: 'unreachable' })
   })
 
@@ -83,7 +84,7 @@ describe('consulKv and a server that', () => {
     broken = false
     const begun = performance.now()
     await eventually(() => expect(Object.keys(watched.servers('a')!)).toHaveLength(2))
-    expect(performance.now() - begun).toBeLessThan(1_000)
+    expect(performance.now() - begun).toBeLessThan(15_000) // A request may take 30 s.
   })
 
   it.each<[string, RequestListener, RegExp]>([

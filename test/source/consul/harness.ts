@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { onTestFinished, vi } from 'vitest'
+import { onTestFinished } from 'vitest'
 import { systemClock } from '../../../src/clock.js'
 import type { Cluster, LevelOptions, ServerOptions, UpstreamOptions } from '../../../src/index.js'
 import type { Refused, Source, SourceLists } from '../../../src/source/source.js'
@@ -63,8 +63,6 @@ export function watch(source: Source): Watched {
     end: stop,
   }
 }
-
-export const eventually = (check: () => void, timeout = 10_000) => vi.waitFor(check, { interval: 2, timeout })
 
 /** A server that answers as it is told to. */
 export async function pretend(listener: RequestListener, server: Server = createServer()): Promise<string> {

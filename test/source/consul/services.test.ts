@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { consulServices, type ConsulServiceOptions } from '../../../src/source/consul.js'
 import { startConsul, whereConsul, type ConsulAgent } from '../../support/consul.js'
-import { eventually, pretend, watch } from './harness.js'
+import { eventually } from '../../support/eventually.js'
+import { pretend, watch } from './harness.js'
 
 const register = async (consul: ConsulAgent, service: object) => {
   const reply = await consul.api('PUT', '/v1/agent/service/register', service)

@@ -5,8 +5,9 @@ import { describe, expect, it } from 'vitest'
 import { isCheckupsError, UnknownPeerError, UnknownUpstreamError } from '../../../src/index.js'
 import { consulKv, ConsulStore, type ConsulStoreOptions, type StoreResult } from '../../../src/source/consul.js'
 import { startConsul, whereConsul, type ConsulAgent } from '../../support/consul.js'
+import { eventually } from '../../support/eventually.js'
 import { freePort } from '../../support/servers.js'
-import { answer, eventually, pretend, watch } from './harness.js'
+import { answer, pretend, watch } from './harness.js'
 
 const layouts = ['upsync', 'slardar'] as const
 const options = (consul: Pick<ConsulAgent, 'address'>, layout: (typeof layouts)[number]): ConsulStoreOptions => ({

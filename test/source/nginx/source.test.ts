@@ -1,13 +1,14 @@
 import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { systemClock } from '../../../src/clock.js'
 import { ConfigError } from '../../../src/index.js'
 import type { UpstreamOptions } from '../../../src/index.js'
 import { segmentMatcher } from '../../../src/source/nginx/include.js'
 import { nginx, NginxSyntaxError, readNginx, type NginxOptions } from '../../../src/source/nginx.js'
 import type { Refused, SourceContext } from '../../../src/source/source.js'
+import { eventually } from '../../support/eventually.js'
 
 function newFolder(files: Readonly<Record<string, string>>): string {
   const folder = mkdtempSync(join(tmpdir(), 'checkups-nginx-'))
@@ -174,7 +175,7 @@ function follow(options: NginxOptions) {
     await done
   }
   onTestFinished(close)
-  const until = (check: () => void) => vi.waitFor(check, { interval: 5, timeout: 10_000 })
+  const until = (check: () => void) => eventually(check, 5)
   return { source, applied, errors, refused: () => refused, watches: () => watches, close, until }
 }
 const addresses = (lists: Record<string, UpstreamOptions> | undefined) =>
@@ -285,9 +286,8 @@ describe('the source', () => {
         watch,
       })
       await until(() => expect(applied).toHaveLength(1))
-      const started = performance.now()
+      // It would wait for ever.
       await close()
-      expect(performance.now() - started).toBeLessThan(100)
     }
   })
 

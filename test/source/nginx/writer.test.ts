@@ -16,6 +16,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Checkups, ConfigError, isCheckupsError } from '../../../src/index.js'
 import type { UpstreamOptions } from '../../../src/index.js'
 import { NginxCommandError, nginxWriter, parseNginx, type NginxWriterOptions } from '../../../src/source/nginx.js'
+import { eventually } from '../../support/eventually.js'
 import { startServer } from '../../support/http.js'
 import { installed, startNginx, whereInstalled } from '../../support/servers.js'
 
@@ -47,7 +48,7 @@ function setUp(upstreams: Record<string, UpstreamOptions>, options: Partial<Ngin
     )
   return { checkups, writer, folder, path, errors, text, servers }
 }
-const until = (check: () => void) => vi.waitFor(check, { interval: 5, timeout: 10_000 })
+const until = (check: () => void) => eventually(check, 5)
 /** A command in Node. */
 const node = (script: string, ...args: string[]) => [process.execPath, '-e', script, ...args]
 
@@ -231,7 +232,7 @@ describe('commands', () => {
       await until(() => expect(existsSync(log)).toBe(true))
       const started = performance.now()
       await writer.close()
-      expect(performance.now() - started).toBeLessThan(500)
+      expect(performance.now() - started).toBeLessThan(5_000)
       expect(readdirSync(own)).toEqual('test' in options ? [] : ['upstreams.conf'])
       expect(errors).toEqual([])
       await expect(writer.flush()).rejects.toThrow('closed')
@@ -358,7 +359,7 @@ whereInstalled('real nginx', 'nginx', () => {
     await checkups.updateUpstream('api', { servers: [b, { address: c, weight: 2 }, { address: a, down: true }] })
     await writer.flush()
     // The old worker may still take a connection while the new one starts.
-    await vi.waitFor(async () => expect(await asked(6)).toBe('bbcccc'), { interval: 20, timeout: 10_000 })
+    await eventually(async () => expect(await asked(6)).toBe('bbcccc'), 20)
     expect(nginx.output()).toContain('reconfiguring')
   })
 })
