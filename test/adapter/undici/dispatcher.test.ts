@@ -9,6 +9,7 @@ import { AttemptsError, ConfigError, isCheckupsError } from '../../../src/index.
 import { eventually } from '../../support/eventually.js'
 import { inFlight, marks, refusing, settled, startRaw, startServer, statusOf } from '../../support/http.js'
 import type { Answer, Gateway, Listening } from '../../support/http.js'
+import { stopSystemClock } from '../../support/system-clock.js'
 import { checkupsFor, dispatching, says, silent, type CheckupsSettings, type Dispatching } from './support.js'
 
 const asGateway = (dispatching: Dispatching) => dispatching as unknown as Gateway
@@ -225,21 +226,22 @@ describe('an answer that sends the request on', () => {
     expect(a.connections).toBe(length === 10 ? 1 : 2)
   })
 
-  const times: [says: string, header: string, least: number, most: number][] = [
-    ['seconds', '120', 119_000, 120_000],
-    ['a date', new Date(Date.now() + 60_000).toUTCString(), 55_000, 60_000],
+  const times: [says: string, header: () => string][] = [
+    ['seconds', () => '120'],
+    ['a date', () => new Date(Date.now() + 120_000).toUTCString()],
   ]
-  it.each(times)('with Retry-After in %s keeps the peer alone for that long', async (_, header, least, most) => {
+  it.each(times)('with Retry-After in %s keeps the peer alone for that long', async (_, header) => {
     for (const code of [503, 429]) {
-      const a = await startServer('a', status(code, { 'retry-after': header }))
+      const a = await startServer('a', status(code, { 'retry-after': header() }))
       const b = await startServer('b')
       const test = dispatching([a, b], { upstream: { maxFails: 5, failTimeout: 10 } })
       expect(await get(test)).toBe('200 b')
       await settled(asGateway(test))
       const { passive } = statusOf(asGateway(test)).get(a.address)!
       expect(passive.state).toBe('banned')
-      expect(passive.remaining).toBeGreaterThan(least)
-      expect(passive.remaining).toBeLessThanOrEqual(most)
+      // A date is in whole seconds, and some have passed on a busy machine.
+      expect(passive.remaining).toBeGreaterThan(100_000)
+      expect(passive.remaining).toBeLessThanOrEqual(120_000)
       for (let i = 0; i < 3; i++) expect(await get(test)).toBe('200 b')
     }
   })
@@ -259,17 +261,26 @@ describe('a peer that fails before it answers', () => {
     ['switches protocols unasked', () => says('HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n'), {}],
   ]
   it.each(rows)('%s: a GET goes on', async (_, startPeer, options) => {
+    const clock = stopSystemClock()
     const [a, b] = [await startPeer(), await startServer('b')]
     const test = dispatching([a, b], options)
-    expect(await get(test)).toBe('200 b')
+    const answer = get(test)
+    await once(a.server, 'connection')
+    // Of those that fail by themselves it is none of the matter.
+    await clock.advance(50)
+    expect(await answer).toBe('200 b')
     expect(marks(asGateway(test), a)).toBe(1)
     await eventually(() => expect(a.sockets.size).toBe(0))
   })
 
   it.each(rows)('%s: a POST ends', async (_, startPeer, options) => {
+    const clock = stopSystemClock()
     const [a, b] = [await startPeer(), await startServer('b')]
     const test = dispatching([a, b], options)
-    const error = await thrown(get(test, { method: 'POST', body: 'x' }))
+    const failure = thrown(get(test, { method: 'POST', body: 'x' }))
+    await once(a.server, 'connection')
+    await clock.advance(50)
+    const error = await failure
     expect(error).toMatchObject({ code: 'ERR_CHECKUPS_STOPPED', attempts: [{ verdict: 'stop' }] })
     expect([marks(asGateway(test), a), b.connections, inFlight(asGateway(test))]).toEqual([1, 0, 0])
     await eventually(() => expect(a.sockets.size).toBe(0))
@@ -284,6 +295,7 @@ describe('a peer that fails before it answers', () => {
   })
 
   it('time limits end when the answer begins', async () => {
+    const clock = stopSystemClock()
     let finish = (): unknown => undefined
     const a = await startServer('a', (_req, res) => {
       res.write('long ')
@@ -291,9 +303,7 @@ describe('a peer that fails before it answers', () => {
     })
     const { dispatcher } = dispatching([a], { tryTimeout: 30, timeout: 60 })
     const { body } = await request('http://test/', { dispatcher })
-    const other = dispatching([await silent()], { timeout: 100 })
-    // It is only there to tell that so much time has passed.
-    await thrown(get(other))
+    await clock.advance(1_000)
     finish()
     expect(await body.text()).toBe('long answer')
   })

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { Agent, fetch as undiciFetch, interceptors, request, type Dispatcher } from 'undici'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { balance, type InterceptorOptions } from '../../../src/adapter/undici.js'
@@ -5,6 +6,7 @@ import { ConfigError, isCheckupsError } from '../../../src/index.js'
 import { eventually } from '../../support/eventually.js'
 import { inFlight, marks, refusing, settled, startRaw, startServer, whenRead } from '../../support/http.js'
 import type { Gateway, Servers } from '../../support/http.js'
+import { stopSystemClock } from '../../support/system-clock.js'
 import { checkupsFor, silent, socketPath, tls, type CheckupsSettings } from './support.js'
 
 function composed(servers: Servers, options: CheckupsSettings & InterceptorOptions & { agent?: Agent.Options } = {}) {
@@ -41,10 +43,15 @@ it.each(clients)('%s is balanced over the connections of the agent', async (_, g
 })
 
 it('answers that send a request on, bodies and time limits are as with a dispatcher', async () => {
+  const clock = stopSystemClock()
   const a = await startServer('a', (req, res) => void req.resume().once('end', () => res.writeHead(503).end()))
   const b = await startServer('b')
-  const { dispatcher, gateway } = composed([a, await silent(), b], { tryTimeout: 50 })
-  expect(await get(dispatcher, 'http://test/', { method: 'PUT', body: 'body' })).toBe('b')
+  const hangs = await silent()
+  const { dispatcher, gateway } = composed([a, hangs, b], { tryTimeout: 50 })
+  const answer = get(dispatcher, 'http://test/', { method: 'PUT', body: 'body' })
+  await once(hangs.server, 'connection')
+  await clock.advance(50)
+  expect(await answer).toBe('b')
   expect(b.seen).toMatchObject([{ length: 4 }])
   expect(marks(gateway, a)).toBe(1)
 })
