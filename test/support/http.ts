@@ -251,7 +251,9 @@ export function sha256(body: Buffer): string {
   return createHash('sha256').update(body).digest('hex')
 }
 
+const REPEATED = Uint8Array.from({ length: 251 }, (_, i) => i)
+
 /** Bytes that repeat only every 251, so that a piece in the wrong place shows. */
 export function bytes(length: number): Buffer {
-  return Buffer.from(Uint8Array.from({ length }, (_, i) => i % 251))
+  return Buffer.alloc(length, REPEATED)
 }
