@@ -2,26 +2,37 @@ import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { encode } from 'dns-packet'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { systemClock } from '../../src/clock.js'
+import { systemClock, type Clock } from '../../src/clock.js'
 import { Resolver } from '../../src/source/dns/resolver.js'
 import { a, aaaa, cname, ns, NXDOMAIN, SERVFAIL, SILENT, soa, srv, startDns, zoneOf } from '../support/dns.js'
-import type { DnsServer, Reply } from '../support/dns.js'
+import type { DnsServer, Reply, Zone } from '../support/dns.js'
+import { VirtualClock } from '../support/virtual-clock.js'
 
 const NAME = 'api.test'
+/** Milliseconds for each question. */
+const TIMEOUT = 5_000
 const OK: Reply = { answers: [a(NAME, '10.0.0.1')] }
 
-function resolver(servers: readonly Pick<DnsServer, 'port'>[], { timeout = 5_000 } = {}) {
+function resolver(servers: readonly Pick<DnsServer, 'port'>[], clock: Clock = systemClock) {
   const controller = new AbortController()
   const resolver = new Resolver(
     () => servers.map(({ port }) => ({ address: `127.0.0.1:${port}`, host: '127.0.0.1', port })),
-    timeout,
+    TIMEOUT,
   )
-  const context = { signal: controller.signal, clock: systemClock }
+  const context = { signal: controller.signal, clock }
   return {
     controller,
     data: async (type: 'A' | 'AAAA' | 'SRV' = 'A', name = NAME) =>
       (await resolver.resolve(name, type, context)).records.map(({ data }) => data),
     resolve: (type: 'A' | 'AAAA' | 'SRV' = 'A', name = NAME) => resolver.resolve(name, type, context),
+  }
+}
+
+/** On this clock the time of a question is over when it was asked of one who says nothing, and never else. */
+function silentOn(clock: VirtualClock): Zone {
+  return () => {
+    clock.advanceSync(TIMEOUT)
+    return SILENT
   }
 }
 
@@ -166,8 +177,10 @@ describe('answers that are cut', () => {
       withoutEdns: true,
     }))
     expect(await resolver([server]).data('SRV')).toHaveLength(200)
-    server.zone = ({ over }) => (over === 'udp' ? { answers: many.slice(0, 3), withoutEdns: true } : SILENT)
-    expect(await resolver([server], { timeout: 50 }).data('SRV')).toHaveLength(3)
+    const clock = new VirtualClock()
+    const silent = silentOn(clock)
+    server.zone = (asked) => (asked.over === 'udp' ? { answers: many.slice(0, 3), withoutEdns: true } : silent(asked))
+    expect(await resolver([server], clock).data('SRV')).toHaveLength(3)
   })
 
   it('are an error if TCP does not have the rest', async () => {
@@ -214,12 +227,14 @@ describe('several servers', () => {
   })
 
   it('who are silent are left, and asked once more with less space', async () => {
-    const silent = await startDns(() => SILENT)
+    const clock = new VirtualClock()
+    const says = silentOn(clock)
+    const silent = await startDns(says)
     const good = await startDns(() => OK)
-    expect(await resolver([silent, good], { timeout: 50 }).data()).toEqual(['10.0.0.1'])
+    expect(await resolver([silent, good], clock).data()).toEqual(['10.0.0.1'])
     expect(silent.asked).toHaveLength(1)
-    const deaf = await startDns(({ size }) => (size! > 1_232 ? SILENT : OK))
-    expect(await resolver([silent, deaf], { timeout: 50 }).data()).toEqual(['10.0.0.1'])
+    const deaf = await startDns((asked) => (asked.size! > 1_232 ? says(asked) : OK))
+    expect(await resolver([silent, deaf], clock).data()).toEqual(['10.0.0.1'])
     expect(silent.asked.map(({ size }) => size)).toEqual([4_096, 4_096, 1_232])
   })
 
@@ -228,15 +243,16 @@ describe('several servers', () => {
     const bad = await startDns(() => ({ code: SERVFAIL }))
     const refusing = await startDns(() => ({ code: 5 }))
     const lame = await startDns(() => ({ authorities: [ns('test', 'ns.test')], alter: (p) => ({ ...p, flags: 0 }) }))
-    const silent = await startDns(() => SILENT)
-    const { data } = resolver([{ port: dead }, bad, refusing, lame, silent], { timeout: 50 })
+    const clock = new VirtualClock()
+    const silent = await startDns(silentOn(clock))
+    const { data } = resolver([{ port: dead }, bad, refusing, lame, silent], clock)
     const said = (await data().catch((error: unknown) => error)) as Error
     expect(said.message).toMatch(/^api\.test A: /)
     expect(said.message).toContain(`ECONNREFUSED (127.0.0.1:${dead})`)
     expect(said.message).toContain(`SERVFAIL (${bad.address})`)
     expect(said.message).toContain(`REFUSED (${refusing.address})`)
     expect(said.message).toContain(`a referral: it asks no other servers (${lame.address})`)
-    expect(said.message).toContain(`no answer in 50 ms (${silent.address})`)
+    expect(said.message).toContain(`no answer in 5000 ms (${silent.address})`)
     // Only who was silent is asked twice.
     expect([bad, refusing, lame, silent].map(({ asked }) => asked.length)).toEqual([1, 1, 1, 2])
   })

@@ -1,7 +1,7 @@
 /** A name server for tests, over UDP and TCP on one port of loopback; it can do wrong in all the ways that real ones do. */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { once } from 'node:events'
-import { createServer, type AddressInfo, type Socket as TcpSocket } from 'node:net'
+import { createServer, type AddressInfo, type Server, type Socket as TcpSocket } from 'node:net'
 import { decode, encode, streamEncode, type Answer, type DecodedPacket, type OptAnswer, type Packet } from 'dns-packet'
 import { onTestFinished } from 'vitest'
 
@@ -83,12 +83,7 @@ export async function startDns(zone: Zone, cut: Cut = 'tc'): Promise<DnsServer> 
     sockets.add(socket)
   })
   const sockets = new Set<TcpSocket>()
-  tcp.listen(0, '127.0.0.1')
-  await once(tcp, 'listening')
-  const { port } = tcp.address() as AddressInfo
-  const udp = createSocket('udp4')
-  udp.bind(port, '127.0.0.1')
-  await once(udp, 'listening')
+  const { port, udp } = await listenOnBoth(tcp)
   udp.on('message', (bytes: Buffer, from: RemoteInfo) => {
     void answer(bytes, 'udp', from.port).then(
       (reply) => reply && !isStopped && udp.send(reply, from.port, from.address),
@@ -103,6 +98,24 @@ export async function startDns(zone: Zone, cut: Cut = 'tc'): Promise<DnsServer> 
   }
   onTestFinished(stop)
   return Object.assign(server, { port, address: `127.0.0.1:${port}`, asked, udp, stop })
+}
+
+/** On a port of the system's choosing for TCP that is free for UDP, too: somebody else may ask from it. */
+async function listenOnBoth(tcp: Server): Promise<{ port: number; udp: Socket }> {
+  for (;;) {
+    tcp.listen(0, '127.0.0.1')
+    await once(tcp, 'listening')
+    const { port } = tcp.address() as AddressInfo
+    const udp = createSocket('udp4').bind(port, '127.0.0.1')
+    const error = await once(udp, 'listening').then(
+      () => undefined,
+      (error: unknown) => error as NodeJS.ErrnoException,
+    )
+    if (error === undefined) return { port, udp }
+    udp.close()
+    await new Promise((resolve) => tcp.close(resolve))
+    if (error.code !== 'EADDRINUSE') throw error
+  }
 }
 
 function toPacket(query: DecodedPacket, reply: Reply, hasEdns: boolean): Packet {
@@ -121,15 +134,19 @@ function toPacket(query: DecodedPacket, reply: Reply, hasEdns: boolean): Packet 
 }
 
 function fit(packet: Packet, size: number, cut: Cut): Buffer {
-  let bytes = encode(packet)
-  const answers = [...packet.answers!]
-  while (bytes.length > size) {
-    answers.pop()
-    const additionals = packet.additionals!.filter((record) => record.type === 'OPT')
-    const flags = packet.flags! | (cut === 'tc' ? TRUNCATED : 0)
-    bytes = encode({ ...packet, flags, answers, additionals })
+  const whole = encode(packet)
+  if (whole.length <= size) return whole
+  const additionals = packet.additionals!.filter((record) => record.type === 'OPT')
+  const flags = packet.flags! | (cut === 'tc' ? TRUNCATED : 0)
+  const first = (count: number) => encode({ ...packet, flags, answers: packet.answers!.slice(0, count), additionals })
+  // As many as fit, found in a few steps: answers of a thousand records are told while the one who asks still waits.
+  let [fits, tooMany] = [0, packet.answers!.length + 1]
+  while (tooMany - fits > 1) {
+    const count = (fits + tooMany) >> 1
+    if (first(count).length <= size) fits = count
+    else tooMany = count
   }
-  return bytes
+  return first(fits)
 }
 
 /** Records. */
