@@ -70,6 +70,14 @@ export async function freePort(): Promise<number> {
   }
 }
 
+let places = 0
+
+/**
+ * An address of this machine that nobody else listens at: a port that was given up there is no one's until it is taken again.
+ * At 127.0.0.1 the system may give it to any server or client of another test.
+ */
+export const ownHost = () => `127.${100 + (process.pid & 63)}.${(process.pid >> 6) & 255}.${1 + (places++ % 254)}`
+
 /** A server that runs. */
 export interface Running {
   readonly port: number

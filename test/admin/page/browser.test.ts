@@ -8,7 +8,7 @@ import type { Browser, BrowserContextOptions, Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import { createAdminServer, type AdminServerOptions } from '../../../src/admin/index.js'
 import { Checkups, type CheckupsOptions } from '../../../src/index.js'
-import { whereInstalled } from '../../support/servers.js'
+import { ownHost, whereInstalled } from '../../support/servers.js'
 import { READ, WRITE } from '../support.js'
 import { CHROMIUM, isLive, launch, open } from './browser.js'
 import { crowd, scene } from './scene.js'
@@ -16,6 +16,8 @@ import { crowd, scene } from './scene.js'
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
 const tokens = [READ, WRITE]
+/** Milliseconds of bans that last until the test is over. */
+const LONG = 600_000
 
 whereInstalled('the page in a browser', CHROMIUM, () => {
   let browser: Browser
@@ -150,7 +152,9 @@ whereInstalled('the page in a browser', CHROMIUM, () => {
   })
 
   it('down, weight and reset do what they say, and warn before', async () => {
-    const { checkups, url } = await serve({ upstreams: { api: { servers: ['127.0.0.1:1', '127.0.0.1:2'] } } })
+    const { checkups, url } = await serve({
+      upstreams: { api: { servers: ['127.0.0.1:1', '127.0.0.1:2'], failTimeout: LONG } },
+    })
     const page = await look(url)
     await isLive(page)
     const change = async (address: string, choice: string) => {
@@ -169,7 +173,7 @@ whereInstalled('the page in a browser', CHROMIUM, () => {
 
     checkups.feedbackStatus('api', { host: '127.0.0.1', port: 1 }, 'failed')
     await word(page, '127.0.0.1:1', 'banned')
-    expect(await row(page, '127.0.0.1:1').locator('progress').getAttribute('max')).toBe('10000')
+    expect(await row(page, '127.0.0.1:1').locator('progress').getAttribute('max')).toBe(String(LONG))
     await change('127.0.0.1:2', 'Take down')
     expect(await page.locator('dialog .warning').innerText()).toMatch(/^Nobody else of api is usable/)
     await page.keyboard.press('Escape')
@@ -225,9 +229,10 @@ whereInstalled('the page in a browser', CHROMIUM, () => {
   })
 
   it('says when the server is away, and goes on when it is back', async () => {
-    const { checkups, url, stop, restart } = await serve({
-      upstreams: { api: { servers: ['127.0.0.1:1', '127.0.0.1:2'] } },
-    })
+    const { checkups, url, stop, restart } = await serve(
+      { upstreams: { api: { servers: ['127.0.0.1:1', '127.0.0.1:2'], failTimeout: LONG } } },
+      { host: ownHost() },
+    )
     const page = await look(url)
     await isLive(page)
     await stop()
@@ -250,7 +255,7 @@ whereInstalled('the page in a browser', CHROMIUM, () => {
   })
 
   it('a session that is over is said, with a way back in', async () => {
-    const options = { tokens, path: '/ops' }
+    const options = { tokens, path: '/ops', host: ownHost() }
     const { url, stop, restart } = await serve({ upstreams: { api: { servers: ['127.0.0.1:1'] } } }, options)
     const page = await look(`${url}ops/`)
     await login(page, READ)
@@ -289,7 +294,10 @@ whereInstalled('the page in a browser', CHROMIUM, () => {
   it('finds by text and by state, and shows whom a problem names', async () => {
     const { checkups, url } = await serve({
       upstreams: {
-        api: { servers: [{ address: '127.0.0.1:1', labels: { zone: 'b' } }, '127.0.0.1:2', '127.0.0.1:3'] },
+        api: {
+          servers: [{ address: '127.0.0.1:1', labels: { zone: 'b' } }, '127.0.0.1:2', '127.0.0.1:3'],
+          failTimeout: LONG,
+        },
         web: { servers: ['127.0.0.2:1'] },
       },
     })
@@ -304,16 +312,18 @@ whereInstalled('the page in a browser', CHROMIUM, () => {
     await page.getByRole('searchbox').fill('nobody-at-all')
     await page.locator('#nobody', { hasText: 'Nobody is like that.' }).waitFor()
     await page.getByRole('searchbox').fill('')
-    await page.getByText('Banned 0').click()
+    await page.getByText('Banned 0', { exact: true }).click()
     await expect.poll(shown).toEqual([])
     // A state that turns is filtered, too.
     checkups.feedbackStatus('api', { host: '127.0.0.1', port: 3 }, 'failed')
     await expect.poll(shown).toEqual(['127.0.0.1:3'])
-    await page.getByText('Up 3').click()
+    // Not what a peer has been for so many seconds.
+    await page.getByText('Up 3', { exact: true }).click()
     await expect.poll(shown).toEqual(['127.0.0.1:1', '127.0.0.1:2', '127.0.0.2:1'])
     await page.locator('#problems a').click()
     await expect.poll(shown).toHaveLength(4)
-    expect(await page.evaluate('document.activeElement.innerText')).toContain('127.0.0.1:3')
+    // It has the focus a frame after it is there.
+    await expect.poll(() => page.evaluate('document.activeElement.innerText')).toContain('127.0.0.1:3')
     await page.goto(`${url}?state=banned`)
     await isLive(page)
     expect(await shown()).toEqual(['127.0.0.1:3'])
