@@ -1,7 +1,6 @@
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -9,6 +8,7 @@ import { FileStore, type AdminServerOptions } from '../../src/admin/index.js'
 import { Checkups, type UpstreamOptions } from '../../src/index.js'
 import { consulKv, ConsulStore } from '../../src/source/consul.js'
 import { startConsul, whereConsul } from '../support/consul.js'
+import { ownHost } from '../support/servers.js'
 import { admin, asking, folder } from './support.js'
 
 const upstreams = { api: { servers: ['10.0.0.1:80'], tries: 7 }, other: { servers: ['10.0.0.1:80'] } }
@@ -258,13 +258,11 @@ whereConsul('a store in Consul', () => {
 
 describe('a store that cannot be reached', () => {
   it('answers 503, and nothing has changed', async () => {
-    const gone = createServer().listen(0, '127.0.0.1')
-    await once(gone, 'listening')
-    const { port } = gone.address() as { port: number }
-    gone.close()
-    const store = new ConsulStore({ address: `127.0.0.1:${port}`, prefix: 'x', layout: 'upsync' })
+    // Nobody listens there.
+    const address = `${ownHost()}:8500`
+    const store = new ConsulStore({ address, prefix: 'x', layout: 'upsync' })
     const { ask, checkups } = await admin(
-      new Checkups({ upstreams, sources: [consulKv({ address: `127.0.0.1:${port}`, prefix: 'x', layout: 'upsync' })] }),
+      new Checkups({ upstreams, sources: [consulKv({ address, prefix: 'x', layout: 'upsync' })] }),
       { store },
     )
     const before = checkups.getUpstreams()

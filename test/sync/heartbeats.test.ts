@@ -5,21 +5,23 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import type { SourceLists } from '../../src/index.js'
 import { eventually } from '../support/eventually.js'
 import { world, type Node } from './world.js'
+import { ownHost } from '../support/servers.js'
 
-async function backend(port = 0): Promise<{ port: number; checks: () => number; close: () => void }> {
+async function backend(host = '127.0.0.1', port = 0) {
   let checks = 0
   const server: Server = createServer((_, res) => {
     checks++
     res.end('ok')
   })
-  server.listen(port, '127.0.0.1')
+  server.listen(port, host)
   await once(server, 'listening')
   const close = () => {
     server.closeAllConnections()
     server.close()
   }
   onTestFinished(close)
-  return { port: (server.address() as AddressInfo).port, checks: () => checks, close }
+  const { port: bound } = server.address() as AddressInfo
+  return { port: bound, address: `${host}:${bound}`, checks: () => checks, close }
 }
 
 const healthOf = async (node: Node, key: string) =>
@@ -27,10 +29,11 @@ const healthOf = async (node: Node, key: string) =>
 
 describe('what heartbeats and sources of the process in charge find', () => {
   it('is so in every process, and only one of them has asked', async () => {
-    const [a, b] = [await backend(), await backend()]
+    const host = ownHost()
+    const [a, b] = [await backend(host), await backend()]
     const upstreams = {
       web: {
-        servers: [`127.0.0.1:${a.port}`, `127.0.0.1:${b.port}`],
+        servers: [a.address, b.address],
         heartbeat: { type: 'http', interval: 100, fall: 1, defaultDown: true, timeout: 5_000 },
       },
     } as const
@@ -38,13 +41,13 @@ describe('what heartbeats and sources of the process in charge find', () => {
     const all = [first, ...workers]
     for (const node of all) expect(new Set(await node.call('picks', 'web', 4)).size).toBe(2)
     a.close()
-    const expected = [[`127.0.0.1:${a.port} err`, `127.0.0.1:${b.port} ok`]]
+    const expected = [[`${a.address} err`, `${b.address} ok`]]
     for (const node of all) await eventually(async () => expect(await healthOf(node, 'web')).toEqual(expected))
     const late = await join()
     await late.call('start')
     expect(await healthOf(late, 'web')).toEqual(expected)
-    const back = await backend(a.port)
-    const whole = [[`127.0.0.1:${a.port} ok`, `127.0.0.1:${b.port} ok`]]
+    const back = await backend(host, a.port)
+    const whole = [[`${a.address} ok`, `${b.address} ok`]]
     for (const node of [...all, late]) await eventually(async () => expect(await healthOf(node, 'web')).toEqual(whole))
     expect(back.checks()).toBeGreaterThan(0)
     for (const node of [...workers, late]) expect(await node.call('heartbeats')).toBe(false)
@@ -54,13 +57,13 @@ describe('what heartbeats and sources of the process in charge find', () => {
     const a = await backend()
     const upstreams = {
       web: {
-        servers: [`127.0.0.1:${a.port}`, '10.0.0.9:80'],
+        servers: [a.address, '10.0.0.9:80'],
         heartbeat: { type: 'http', interval: 60_000, liftsBan: true, panic: 'all' },
         failTimeout: 60_000,
       },
     } as const
     const { first, workers } = await world({ kind: 'threads', workers: 2, options: { upstreams } })
-    await workers[0]!.call('fail', 'web', `127.0.0.1:${a.port}`)
+    await workers[0]!.call('fail', 'web', a.address)
     // A ban has it checked at once, and the check passes.
     for (const node of [first, ...workers]) {
       await eventually(async () => {
