@@ -152,11 +152,11 @@ describe.each(kinds)('processes that agree: %s', (kind) => {
     async () => {
       const { first, workers } = await world({ kind, workers: 2 })
       const [a, b] = workers as [Node, Node]
-      const hanging = a.call('hang', 9_000)
+      const goOn = a.hang!()
       await b.call('update', 'api', servers(6))
       const { processes } = await first.call('processes')
       expect(processes.map(({ state }) => state).sort()).toEqual(['connected', 'connected', 'silent'])
-      await hanging
+      goOn()
       await eventually(async () => expect(await a.call('picks', 'api', 1)).toEqual(['10.0.0.1:6']))
       await eventually(async () =>
         expect((await first.call('processes')).processes.map(({ state }) => state)).not.toContain('silent'),
@@ -230,10 +230,10 @@ describe('without the one in charge', () => {
   it('one that hangs is silent for the others, until it speaks again', async () => {
     const { first, workers } = await world({ kind: 'socket', workers: 1 })
     const [a] = workers as [Node]
-    const hanging = first.call('hang', 7_000)
+    const goOn = first.hang!()
     await eventually(async () => expect(await a.call('sync')).toMatchObject({ state: 'silent' }))
     expect(await distinct(a)).toBe(3)
-    await hanging
+    goOn()
     await eventually(async () => expect(await a.call('sync')).toMatchObject({ state: 'connected' }))
   })
 

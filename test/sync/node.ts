@@ -87,8 +87,6 @@ export function commands(sync: Sync & Partial<ProcessSync>, options: Partial<Che
     errors: () => errors,
     pid: () => process.pid,
     close: () => checkups.close(),
-    /** Blocks this process or thread. */
-    hang: (ms: number) => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
   }
 }
 

@@ -15,6 +15,8 @@ export interface Node {
   call<M extends keyof Commands>(method: M, ...args: Parameters<Commands[M]>): Promise<Awaited<ReturnType<Commands[M]>>>
   /** Ends it at once. */
   kill(): Promise<void>
+  /** Has it do nothing, until the function that this returns is called. Only processes can. */
+  hang?(): () => void
 }
 
 export interface World {
@@ -89,6 +91,11 @@ class ProcessNode extends Remote {
     const exited = new Promise((resolve) => this.#process.once('exit', resolve))
     this.#process.kill('SIGKILL')
     await exited
+  }
+
+  hang(): () => void {
+    this.#process.kill('SIGSTOP')
+    return () => void this.#process.kill('SIGCONT')
   }
 }
 
