@@ -287,6 +287,7 @@ whereInstalled('prometheus', 'prometheus', () => {
         .map(([expr]) => expr)
     }
     await expect.poll(open, waits).toEqual([])
-    expect(await health()).toMatchObject({ health: 'up', lastError: '' })
+    // Of a busy machine one scrape may take too long: the next one does not.
+    await expect.poll(health, waits).toMatchObject({ health: 'up', lastError: '' })
   })
 })
