@@ -310,7 +310,7 @@ describe('sources', () => {
     await eventually(async () => {
       await clock.advance(0)
       expect(up).toHaveBeenCalledWith({ 'source="hand"': 1 })
-    }, 20_000)
+    })
     await checkups.close()
   })
 })

@@ -15,7 +15,8 @@ const server = createServer((req, res) => {
   balanced.web(req, res)
 })
 server.keepAliveTimeout = 120_000
-server.listen(Number(process.env['PROXY_PORT']), '127.0.0.1', () => process.send({ listening: true }))
+// Siblings that listen at any port listen at the same one.
+server.listen(0, '127.0.0.1', () => process.send({ listening: true }))
 
 process.on('message', (message) => {
   if ('view' in message) {
