@@ -71,10 +71,8 @@ whereConsul('an instance that follows Consul', () => {
       if (allowEmpty) await eventually(() => expect(checkups.selectPeer('api')).toBeUndefined())
       else await eventually(() => expect(source(checkups).error).toMatch(/gone/))
       expect(ports(checkups)).toEqual(allowEmpty ? [] : ['1'])
-      const begun = performance.now()
       await consul.put('upstreams/api/127.0.0.1:2', '')
-      await eventually(() => expect(ports(checkups)).toEqual(['2']))
-      expect(performance.now() - begun).toBeLessThan(20_000) // The wait is 60 s.
+      await eventually(() => expect(ports(checkups)).toEqual(['2'])) // The wait is 60 s.
       expect(source(checkups)).toMatchObject({ state: 'current', error: '' })
     },
   )
@@ -110,11 +108,9 @@ whereConsul('an instance that follows Consul', () => {
     expect(ports(after)).toEqual(['1'])
     expect(source(after)).toMatchObject({ fromSnapshot: true })
     const nobody = { address: `127.0.0.1:${await freePort()}` }
-    const begun = performance.now()
     await expect(open({ sources: [kv(nobody, { required: true, timeout: 200 })] }).start()).rejects.toThrow(
-      /ECONNREFUSED/,
+      /in 200 ms: .*ECONNREFUSED/,
     )
-    expect(performance.now() - begun).toBeLessThan(4_000) // 5 s are the default.
     await consul.start()
     await consul.put('upstreams/api/127.0.0.1:2', '')
     await eventually(() => expect(ports(after)).toEqual(['2']))
@@ -167,6 +163,6 @@ whereConsul('an instance that follows Consul', () => {
     await eventually(() => expect(checkups.getStatus().sources.every(({ asks }) => asks >= 2)).toBe(true))
     const begun = performance.now()
     await checkups.close()
-    expect(performance.now() - begun).toBeLessThan(20_000) // The wait is 60 s.
+    expect(performance.now() - begun).toBeLessThan(10_000) // The wait is 60 s.
   })
 })

@@ -152,10 +152,8 @@ whereConsul('consulKv against Consul', () => {
     await consul.start()
     await eventually(() => expect(watched.lists.length).toBeGreaterThan(before))
     expect(watched.servers('a')).toBeUndefined() // That all is gone is judged by whoever follows.
-    const begun = performance.now()
     await consul.put('upstreams/a/127.0.0.1:2', '')
-    await eventually(() => expect(addresses(watched, 'a')).toEqual(['127.0.0.1:2']))
-    expect(performance.now() - begun).toBeLessThan(20_000) // The wait is 60 s.
+    await eventually(() => expect(addresses(watched, 'a')).toEqual(['127.0.0.1:2'])) // The wait is 60 s.
   })
 
   it('sees a new key at once though an agent that shuts down answers with the index of before', async () => {
@@ -168,9 +166,7 @@ whereConsul('consulKv against Consul', () => {
     await consul.kill()
     await consul.start()
     await consul.put('upstreams/a/127.0.0.1:2', '')
-    const begun = performance.now()
-    await eventually(() => expect(addresses(watched, 'a')).toEqual(['127.0.0.1:2']))
-    expect(performance.now() - begun).toBeLessThan(20_000)
+    await eventually(() => expect(addresses(watched, 'a')).toEqual(['127.0.0.1:2'])) // The wait is 60 s.
   })
 
   it('does not take a revoked or a missing token for an empty store', async () => {
@@ -270,7 +266,7 @@ whereConsul('consulKv against Consul', () => {
       await new Promise((resolve) => setTimeout(resolve, 50)) // Until the second ask is with Consul.
       const begun = performance.now()
       await watched.end()
-      expect(performance.now() - begun).toBeLessThan(20_000) // The wait is 60 s.
+      expect(performance.now() - begun).toBeLessThan(10_000) // The wait is 60 s.
       expect(watched.lists).toHaveLength(1)
       expect(watched.errors).toEqual([])
     }

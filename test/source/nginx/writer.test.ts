@@ -48,7 +48,6 @@ function setUp(upstreams: Record<string, UpstreamOptions>, options: Partial<Ngin
     )
   return { checkups, writer, folder, path, errors, text, servers }
 }
-const until = (check: () => void) => eventually(check, 5)
 /** A command in Node. */
 const node = (script: string, ...args: string[]) => [process.execPath, '-e', script, ...args]
 
@@ -59,13 +58,13 @@ describe('what is written', () => {
     expect(text().startsWith(HEADER)).toBe(true)
     expect(servers()).toEqual([`a ${A}`, `b ${B}`])
     await checkups.addServer('a', C)
-    await until(() => expect(servers()).toEqual([`a ${A} ${C}`, `b ${B}`]))
+    await eventually(() => expect(servers()).toEqual([`a ${A} ${C}`, `b ${B}`]))
     await checkups.setServer('a', C, { down: true })
-    await until(() => expect(text()).toContain(`server ${C} down;`))
+    await eventually(() => expect(text()).toContain(`server ${C} down;`))
     await checkups.deleteUpstream('b')
-    await until(() => expect(servers()).toEqual([`a ${A} ${C}`]))
+    await eventually(() => expect(servers()).toEqual([`a ${A} ${C}`]))
     await checkups.updateUpstream('c', { servers: [B] })
-    await until(() => expect(servers()).toEqual([`a ${A} ${C}`, `c ${B}`]))
+    await eventually(() => expect(servers()).toEqual([`a ${A} ${C}`, `c ${B}`]))
   })
 
   it('of some upstreams, those that are there', async () => {
@@ -74,7 +73,7 @@ describe('what is written', () => {
     expect(writer.status.state).toBe('waiting')
     expect(existsSync(path)).toBe(false)
     await checkups.updateUpstream('c', { servers: [C] })
-    await until(() => expect(servers()).toEqual([`c ${C}`]))
+    await eventually(() => expect(servers()).toEqual([`c ${C}`]))
     await checkups.deleteUpstream('c')
     await writer.flush()
     // Nothing is left to write: what is there is the last that is known.
@@ -168,14 +167,14 @@ describe('what is written', () => {
     const { checkups, writer, servers, errors } = setUp({ a: { servers: [A] } })
     await writer.flush()
     await checkups.setServer('a', A, { drain: true })
-    await until(() => expect(errors).toHaveLength(1))
+    await eventually(() => expect(errors).toHaveLength(1))
     expect(errors[0]).toBeInstanceOf(ConfigError)
     expect((errors[0] as ConfigError).path).toBe('upstreams.a.cluster[0].servers[0]')
     expect(writer.status).toMatchObject({ state: 'failed', written: 1, error: errors[0] })
     await expect(writer.flush()).rejects.toThrow('nginx cannot drain a server')
     expect(servers()).toEqual([`a ${A}`])
     await checkups.updateUpstream('a', { servers: [B] })
-    await until(() => expect(writer.status).toMatchObject({ state: 'current', written: 2, error: undefined }))
+    await eventually(() => expect(writer.status).toMatchObject({ state: 'current', written: 2, error: undefined }))
   })
 })
 
@@ -229,10 +228,11 @@ describe('commands', () => {
     for (const options of [{ command: endless }, { test: endless }]) {
       rmSync(log, { force: true })
       const { writer, folder: own, errors } = setUp({ a: { servers: [A] } }, options)
-      await until(() => expect(existsSync(log)).toBe(true))
+      await eventually(() => expect(existsSync(log)).toBe(true))
       const started = performance.now()
       await writer.close()
-      expect(performance.now() - started).toBeLessThan(5_000)
+      // Of its own the command would end after 30 s.
+      expect(performance.now() - started).toBeLessThan(10_000)
       expect(readdirSync(own)).toEqual('test' in options ? [] : ['upstreams.conf'])
       expect(errors).toEqual([])
       await expect(writer.flush()).rejects.toThrow('closed')
@@ -247,12 +247,12 @@ describe('commands', () => {
     const { checkups, writer, servers, errors, folder } = setUp({ a: { servers: [A] } }, { test })
     await writer.flush()
     await checkups.addServer('a', B)
-    await until(() => expect(errors).toHaveLength(1))
+    await eventually(() => expect(errors).toHaveLength(1))
     expect((errors[0] as Error).message).toMatch(/: exit status 1: no 2$/)
     expect(servers()).toEqual([`a ${A}`])
     expect(readdirSync(folder)).toEqual(['upstreams.conf'])
     await checkups.updateUpstream('a', { servers: [A, C] })
-    await until(() => expect(servers()).toEqual([`a ${A} ${C}`]))
+    await eventually(() => expect(servers()).toEqual([`a ${A} ${C}`]))
   })
 
   it('a listener that throws ends nothing', async () => {
@@ -315,7 +315,7 @@ whereInstalled('real nginx', 'nginx', () => {
       const before = text()
       // A name that is unknown to the resolver.
       await checkups.addServer('a', 'unknown.invalid:80')
-      await until(() => expect(errors).toHaveLength(1))
+      await eventually(() => expect(errors).toHaveLength(1))
       expect((errors[0] as Error).message).toContain('host not found in upstream "unknown.invalid:80"')
       expect(text()).toBe(before)
       expect(readdirSync(folder)).toEqual(['upstreams.conf'])
@@ -359,7 +359,7 @@ whereInstalled('real nginx', 'nginx', () => {
     await checkups.updateUpstream('api', { servers: [b, { address: c, weight: 2 }, { address: a, down: true }] })
     await writer.flush()
     // The old worker may still take a connection while the new one starts.
-    await eventually(async () => expect(await asked(6)).toBe('bbcccc'), 20)
+    await eventually(async () => expect(await asked(6)).toBe('bbcccc'))
     expect(nginx.output()).toContain('reconfiguring')
   })
 })
