@@ -173,14 +173,21 @@ class Agent implements ConsulAgent {
     process.once('exit', kill)
     void ended.then(() => process.off('exit', kill))
     this.#running = { pid: child.pid!, ended, kill: (signal) => void child.kill(signal) }
-    // A leader is what lets it answer; nothing but its answers says that there is one.
-    for (const limit = Date.now() + 20_000; ;) {
-      const reply = await this.api('GET', '/v1/kv/ready').catch(() => undefined)
-      if (reply?.status === 404) return
+    for (const limit = Date.now() + 40_000; ;) {
+      if (await this.#isReady().catch(() => false)) return
       if (child.exitCode !== null || Date.now() > limit)
         throw new Error(`Consul does not start: ${readLogs(this.#folder)}`)
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
+  }
+
+  /**
+   * A leader is what lets it answer; nothing but its answers says that there is one. The health of its node comes later, and
+   * wakes whoever follows a service.
+   */
+  async #isReady(): Promise<boolean> {
+    if ((await this.api('GET', '/v1/kv/ready')).status !== 404) return false
+    return (await this.api('GET', '/v1/health/service/consul')).text.includes('"serfHealth"')
   }
 
   api(method: string, path: string, body?: string | Buffer | object, token = this.#token): Promise<ConsulReply> {

@@ -2,10 +2,12 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { onTestFinished } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
 import { systemClock } from '../../../src/clock.js'
 import type { Cluster, LevelOptions, ServerOptions, UpstreamOptions } from '../../../src/index.js'
 import type { Refused, Source, SourceLists } from '../../../src/source/source.js'
+import type { ConsulAgent } from '../../support/consul.js'
+import { eventually } from '../../support/eventually.js'
 
 /** Lists as they came, and what went wrong. */
 export interface Watched {
@@ -62,6 +64,26 @@ export function watch(source: Source): Watched {
     refused: () => lists.at(-1)?.refused ?? [],
     end: stop,
   }
+}
+
+/** An instance of a service, as the agent takes it. */
+interface Registration {
+  readonly Name: string
+  /** Default: the name. */
+  readonly ID?: string
+  readonly Port?: number
+  readonly [more: string]: unknown
+}
+
+/** Registers an instance of a service. The agent tells its catalogue by and by: when it has. */
+export async function register(consul: ConsulAgent, service: Registration) {
+  const { text } = await consul.api('PUT', '/v1/agent/service/register', service)
+  expect(text).toBe('')
+  const { Name, ID = Name, Port = 0 } = service
+  await eventually(async () => {
+    const { text } = await consul.api('GET', `/v1/catalog/service/${Name}`)
+    expect(JSON.parse(text)).toContainEqual(expect.objectContaining({ ServiceID: ID, ServicePort: Port }))
+  })
 }
 
 /** A server that answers as it is told to. */

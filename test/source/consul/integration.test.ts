@@ -8,6 +8,7 @@ import { consulKv, consulServices, ConsulStore, type ConsulKvOptions } from '../
 import { startConsul, whereConsul, type ConsulAgent } from '../../support/consul.js'
 import { eventually } from '../../support/eventually.js'
 import { freePort } from '../../support/servers.js'
+import { register } from './harness.js'
 
 const kv = (consul: Pick<ConsulAgent, 'address'>, options: Partial<ConsulKvOptions> = {}) =>
   consulKv({ prefix: 'upstreams', layout: 'upsync', address: consul.address, ...options })
@@ -140,7 +141,7 @@ whereConsul('an instance that follows Consul', () => {
       ['api', 81],
       ['web', 82],
     ] as const) {
-      await consul.api('PUT', '/v1/agent/service/register', { Name, Port })
+      await register(consul, { Name, Port })
     }
     const checkups = open({
       sources: consulServices({ services: { api: 'api', web: 'web' }, address: consul.address }),
@@ -148,7 +149,7 @@ whereConsul('an instance that follows Consul', () => {
     await checkups.start()
     expect([ports(checkups, 'api'), ports(checkups, 'web')]).toEqual([['81'], ['82']])
     await consul.api('PUT', '/v1/agent/service/maintenance/api?enable=true')
-    await consul.api('PUT', '/v1/agent/service/register', { Name: 'web', Port: 83 })
+    await register(consul, { Name: 'web', Port: 83 })
     await eventually(() => expect(ports(checkups, 'web')).toEqual(['83']))
     await eventually(() => expect(checkups.getStatus().sources.map(({ state }) => state)).toEqual(['stale', 'current']))
     expect(ports(checkups, 'api')).toEqual(['81']) // The last one stays.

@@ -2,12 +2,8 @@ import { describe, expect, it } from 'vitest'
 import { consulServices, type ConsulServiceOptions } from '../../../src/source/consul.js'
 import { startConsul, whereConsul, type ConsulAgent } from '../../support/consul.js'
 import { eventually } from '../../support/eventually.js'
-import { pretend, watch } from './harness.js'
+import { pretend, watch, register } from './harness.js'
 
-const register = async (consul: ConsulAgent, service: object) => {
-  const reply = await consul.api('PUT', '/v1/agent/service/register', service)
-  expect(reply.text).toBe('')
-}
 const ttl = { TTL: '60s', Status: 'passing' }
 /** The state of the check of a service. */
 const turn = (consul: ConsulAgent, id: string, state: 'pass' | 'warn' | 'fail') =>

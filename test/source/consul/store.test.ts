@@ -15,17 +15,23 @@ const options = (consul: Pick<ConsulAgent, 'address'>, layout: (typeof layouts)[
 })
 const value = async (consul: ConsulAgent, key: string) => (await consul.api('GET', `/v1/kv/${key}?raw`)).text
 
-/** A process of its own that adds 1 to the weight of a server, so many times; what its retries were. */
-async function addInProcess(consul: ConsulAgent, layout: string, address: string, times: number): Promise<number> {
+/** A process of its own that, once told to go, adds 1 to the weight of a server, so many times, and says what its retries were. */
+async function startWriter(consul: ConsulAgent, layout: string, address: string, times: number) {
   const script = fileURLToPath(new URL('store-writer.ts', import.meta.url))
   const child = spawn(process.execPath, ['--import', 'tsx', script, consul.address, layout, address, String(times)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['pipe', 'pipe', 'inherit'],
   })
   let output = ''
   child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()))
-  const [code] = (await once(child, 'close')) as [number]
-  expect(code).toBe(0)
-  return Number(output)
+  const closed = once(child, 'close') as Promise<[number]>
+  await Promise.race([once(child.stdout, 'data'), closed])
+  return async () => {
+    output = ''
+    child.stdin.end('go')
+    const [code] = await closed
+    expect(code).toBe(0)
+    return Number(output)
+  }
 }
 
 whereConsul('ConsulStore against Consul', () => {
@@ -159,9 +165,11 @@ whereConsul('ConsulStore against Consul', () => {
     const watched = watch(consulKv(options(consul, layout)))
     // In the layout of Slardar the servers share a key, in that of upsync only the same server does.
     const shared = layout === 'slardar'
-    const retries = await Promise.all(
-      servers.map(({ address }) => addInProcess(consul, layout, shared ? address : '10.0.0.1:80', 100)),
+    const writers = await Promise.all(
+      servers.map(({ address }) => startWriter(consul, layout, shared ? address : '10.0.0.1:80', 100)),
     )
+    // All at once: one that began when the others are done would meet nobody.
+    const retries = await Promise.all(writers.map((go) => go()))
     const weights = () => Object.values(watched.servers('api') ?? {}).map(({ weight }) => weight)
     await eventually(() => expect(weights()).toEqual(shared ? [100, 100, 100, 100] : [400, 0, 0, 0]))
     const sum = retries.reduce((a, b) => a + b)
@@ -196,12 +204,10 @@ describe('ConsulStore', () => {
 
   it('rejects with an error of its own when Consul is down', async () => {
     const store = new ConsulStore(options(await nobody(), 'slardar'))
-    for (const call of [
-      store.put('api', [{ servers: [] }]),
-      store.patchServer('api', 'a:1', {}),
-      store.delete('api'),
-    ]) {
-      const error = await call.catch((error: unknown) => error)
+    const calls = [store.put('api', [{ servers: [] }]), store.patchServer('api', 'a:1', {}), store.delete('api')].map(
+      (call) => call.catch((error: unknown) => error),
+    )
+    for (const error of await Promise.all(calls)) {
       expect(isCheckupsError(error)).toBe(true)
       expect(error).toMatchObject({ code: 'ERR_CHECKUPS_CONSUL', reason: 'unreachable' })
     }
