@@ -23,7 +23,7 @@ checkups.on('peer:up', ({ peer, reason }) => log(`${peer.address} is back: ${rea
 const next = (event: 'peer:down' | 'peer:up') => new Promise((resolve) => checkups.on(event, resolve))
 
 await checkups.start()
-setTimeout(() => process.exit(1), 12_000).unref() // if nobody saw it die
+setTimeout(() => process.exit(1), 60_000).unref() // if nobody saw it die
 
 // Traffic, one request after another; one that fails would end the program with code 1.
 let answers = 0

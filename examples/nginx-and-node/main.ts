@@ -21,7 +21,7 @@ import { Nginx } from './nginx.js'
 
 setTimeout(() => {
   throw new Error('it should have ended by now')
-}, 19_000).unref()
+}, 60_000).unref()
 
 const consul = await startAgent()
 const backends = await Promise.all(['a', 'b', 'c', 'd'].map((name) => startBackend(name)))

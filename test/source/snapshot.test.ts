@@ -138,5 +138,6 @@ describe('a snapshot', () => {
       last = number
     }
     expect(last).toBeGreaterThan(190_000)
-  }, 240_000)
+    // 200 processes, each with a few writes that are synced to the disk.
+  }, 600_000)
 })

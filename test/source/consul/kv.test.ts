@@ -306,7 +306,7 @@ whereConsul('consulKv against Consul', () => {
     await two.start()
     await write(3)
     await eventually(() => expect(count()).toBe(3))
-  })
+  }, 180_000)
 
   it('goes on when the leader of a cluster is frozen: reads hang, and a deadline of its own ends them', async () => {
     const agents = await startCluster()
@@ -326,7 +326,7 @@ whereConsul('consulKv against Consul', () => {
     await untilDone(() => other.put('upstreams/a/127.0.0.1:2', ''))
     await eventually(() => expect(state()).toBe('current'))
     await eventually(() => expect(checkups.getStatus().upstreams[0]!.levels[0]!.servers).toHaveLength(2))
-  })
+  }, 180_000)
 })
 
 /** Until it does not reject. */
