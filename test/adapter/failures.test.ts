@@ -22,7 +22,7 @@ async function unconnectable(): Promise<string> {
     const server = require('node:net').createServer()
     server.listen({ host: '127.0.0.1', port: 0, backlog: 1 }, () => {
       parentPort.postMessage(server.address().port)
-      setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0))
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
     })`
   const worker = new Worker(code, { eval: true })
   const [port] = (await once(worker, 'message')) as [number]
