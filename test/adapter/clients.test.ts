@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import type { BalancedProxyOptions } from '../../src/adapter/http-proxy.js'
 import { eventually } from '../support/eventually.js'
 import { answers, bytes, inFlight, marks, open, proxies, refusing, replyTo, send } from '../support/http.js'
-import { settled, startGateway, startRaw, startServer, whenRead } from '../support/http.js'
+import { settled, SILENCE, startGateway, startRaw, startServer, whenRead } from '../support/http.js'
 import type { Answer, Gateway, GatewayOptions, Listening } from '../support/http.js'
 
 /** What a client that went away must leave behind: nothing. */
@@ -85,7 +85,7 @@ describe.each(Object.entries(proxies))('a client that goes away is held against 
 })
 
 describe('a slow client is held against nobody', () => {
-  const timeouts = { connect: 2_000, send: 60, read: 60 }
+  const timeouts = { connect: 2_000, send: SILENCE, read: SILENCE }
 
   /** There is nothing to wait for but time: that of two requests, one after the other, that end by the same limit. */
   async function limitsPassed(gateway: Gateway, headers: Record<string, string>): Promise<void> {
@@ -197,7 +197,7 @@ describe('meanwhile', () => {
     'the balanced proxy of %s is closed: requests under way end as they would',
     async (_, makeProxy) => {
       const [a, b] = [await startServer('a', never), await startServer('b', never)]
-      const gateway = await startGateway([a, b], { proxy: makeProxy(), tryTimeout: 500 })
+      const gateway = await startGateway([a, b], { proxy: makeProxy(), tryTimeout: 30_000 })
       const replies: ReturnType<typeof replyTo>[] = []
       const answering: Parameters<Answer>[1][] = []
       for (const { server } of [a, b]) {

@@ -6,7 +6,7 @@ import type { BalancedProxyOptions } from '../../src/adapter/http-proxy.js'
 import { ConfigError } from '../../src/index.js'
 import { eventually } from '../support/eventually.js'
 import { answers, bytes, inFlight, marks, proxies, refusing, send } from '../support/http.js'
-import { startGateway, startRaw, startServer, whenRead } from '../support/http.js'
+import { SILENCE, startGateway, startRaw, startServer, whenRead } from '../support/http.js'
 import type { Place } from '../support/http.js'
 
 const pem = (name: string) => readFileSync(new URL(`../support/tls/${name}.pem`, import.meta.url), 'utf8')
@@ -48,7 +48,7 @@ describe.each(Object.entries(proxies))('a peer, with %s', (_, makeProxy) => {
 it('a peer that accepts and does not finish the TLS handshake is given up after timeouts.connect', async () => {
   const a = await startRaw((socket) => socket.resume())
   const b = await startServer('b', whenRead, { tls })
-  const timeouts = { connect: 100, send: 60_000, read: 60_000 }
+  const timeouts = { connect: SILENCE, send: 60_000, read: 60_000 }
   const gateway = await startGateway([a, b], { ...https, upstream: { timeouts } })
   expect(await send(gateway, { method: 'POST', body: bytes(10) })).toMatchObject({ status: 200, text: 'b' })
   expect(marks(gateway, a)).toBe(1)

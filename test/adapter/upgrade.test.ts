@@ -4,7 +4,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket, WebSocketServer } from 'ws'
 import { eventually } from '../support/eventually.js'
 import { inFlight, marks, proxies, refusing, settled, startGateway, startRaw } from '../support/http.js'
-import { startServer, statusOf } from '../support/http.js'
+import { SILENCE, startServer, statusOf } from '../support/http.js'
 import type { Backend, Gateway, GatewayOptions } from '../support/http.js'
 
 const { httpxy: _webOnly, ...upgrading } = proxies
@@ -87,7 +87,7 @@ describe.each(Object.entries(upgrading))('a WebSocket, with %s', (_, makeProxy) 
 
   it('goes to the next peer where one hangs', async () => {
     const a = await startRaw((socket) => socket.resume())
-    const gateway = await start([a, await startEcho('b')], { tryTimeout: 50 })
+    const gateway = await start([a, await startEcho('b')], { tryTimeout: SILENCE })
     expect((await open(gateway)).name).toBe('b')
     expect([marks(gateway, a), inFlight(gateway)]).toEqual([1, 1])
     await eventually(() => expect(a.sockets.size).toBe(0))

@@ -24,8 +24,16 @@ export const proxies = {
 /** The proxy's own events, of which the adapter needs one. */
 export const eventsOf = (proxy: ProxyServer): EventEmitter => proxy as unknown as EventEmitter
 
+/** Milliseconds that servers keep idle connections: longer than any test waits, so that whatever a client does not close stays. */
+const KEPT = 600_000
+
 /** An address where nobody listens: ports below 1024 are never given to anybody by chance. */
 export const refusing = (n = 0): string => `127.0.0.${1 + n}:1`
+
+/**
+ * Milliseconds for a limit that only who is silent may reach: a busy machine keeps those waiting, too, who answer at once.
+ */
+export const SILENCE = 1_000
 
 /**
  * Of so many none of three peers is left without any, wherever their ports put them on the ring: a third of it is more than a
@@ -108,6 +116,7 @@ export async function startServer(name: string, answer: Answer = whenRead, place
     backend.answer(req, res, backend)
   }
   const server = place.tls === undefined ? createServer(onRequest) : createTlsServer(place.tls, onRequest)
+  server.keepAliveTimeout = KEPT
   const backend: Backend = await listen(server, place, { name, seen: [] as Seen[], answer })
   return backend
 }
@@ -156,7 +165,7 @@ export async function startGateway(servers: Servers, options: GatewayOptions = {
   const handler: RequestListener = onRequest
     ? (req, res) => onRequest(req, res, balanced)
     : (req, res) => balanced.web(req, res)
-  const server = createServer(handler).on('upgrade', balanced.ws)
+  const server = createServer({ keepAliveTimeout: KEPT }, handler).on('upgrade', balanced.ws)
   const agent = new Agent({ keepAlive: true })
   const gateway = await listen(server, {}, { checkups, proxy, balanced, agent })
   onTestFinished(() => {

@@ -10,7 +10,16 @@ import { createAgent, type BalancedAgentOptions } from '../../../src/adapter/htt
 import { ConfigError, type Checkups } from '../../../src/index.js'
 import { socketPath, startStuck } from '../../health/probe/servers.js'
 import { eventually } from '../../support/eventually.js'
-import { bytes, ENOUGH_KEYS, refusing, startRaw, startServer, whenRead, type Answer } from '../../support/http.js'
+import {
+  bytes,
+  ENOUGH_KEYS,
+  refusing,
+  SILENCE,
+  startRaw,
+  startServer,
+  whenRead,
+  type Answer,
+} from '../../support/http.js'
 import { certificate } from '../../support/servers.js'
 import { checkupsOf, CONCURRENCY, failuresSeen, inFlight, killOne, marks, settled, startThree } from './harness.js'
 
@@ -167,7 +176,7 @@ describe('a connection that cannot be made', () => {
     ['is not answered', async () => `127.0.0.1:${(await startStuck()).port!}`],
   ])('%s: the next peer gets the request, also a POST with its body', async (_, bad) => {
     const b = await startServer('b')
-    const checkups = checkupsOf([await bad(), b.address], { timeouts: { connect: 200 } })
+    const checkups = checkupsOf([await bad(), b.address], { timeouts: { connect: SILENCE } })
     const body = bytes(1_000_000)
     expect(await ask(agentOf(checkups), { method: 'POST', body })).toEqual({ status: 200, text: 'b' })
     expect([b.seen[0]!.length, marks(checkups)]).toEqual([1_000_000, [1, 0]])
@@ -184,7 +193,7 @@ describe('a connection that cannot be made', () => {
   it('takes longer than tryTimeout', async () => {
     const b = await startServer('b')
     const checkups = checkupsOf([`127.0.0.1:${(await startStuck()).port!}`, b.address])
-    expect(await texts(agentOf(checkups, { tryTimeout: 100 }), 1)).toBe('b')
+    expect(await texts(agentOf(checkups, { tryTimeout: SILENCE }), 1)).toBe('b')
     expect(marks(checkups)).toEqual([1, 0])
   })
 
@@ -291,7 +300,7 @@ describe('what happens to a request counts for its peer', () => {
 
   it('tryTimeout: the client is told, and the peer has failed', async () => {
     const a = await startServer('a', never)
-    const checkups = checkupsOf([a.address, refusing()], { maxFails: 3, tryTimeout: 50 })
+    const checkups = checkupsOf([a.address, refusing()], { maxFails: 3, tryTimeout: SILENCE })
     expect(await failureOf(ask(agentOf(checkups)))).toMatchObject({ code: 'ERR_CHECKUPS_ATTEMPT_TIMEOUT' })
     await settled(checkups)
     expect(marks(checkups)).toEqual([1, 0])
@@ -409,44 +418,48 @@ it('the listeners of a request go away with it', async () => {
   expect(a.connections).toBe(1)
 })
 
-it('10,000 requests while one of three peers fails at random: only what it had in flight fails, and nothing is left', async () => {
-  let bad = false
-  let state = 1
-  // The same sequence every time.
-  const random = () => (state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0) / 2 ** 32
-  const moody: Answer = (req, res) => {
-    req.resume()
-    const mood = bad ? random() : 1
-    if (mood < 0.4) req.socket.resetAndDestroy()
-    else if (mood < 0.7) res.writeHead(503).end('busy')
-    else res.end('a')
-  }
-  const peers = [await startServer('a', moody), await startServer('b'), await startServer('c')]
-  const checkups = checkupsOf(
-    peers.map(({ address }) => address),
-    { failTimeout: 50, keepalive: 4 },
-  )
-  const agent = agentOf(checkups)
-  let failed = 0
-  let left = 10_000
-  const client = async () => {
-    for (; left > 0; left--) {
-      if (left % 500 === 0) bad = !bad
-      const reply = await ask(agent, left % 3 === 0 ? { method: 'POST', body: bytes(1_000) } : {}).catch(
-        () => undefined,
-      )
-      if (reply?.status !== 200) failed++
+it(
+  '10,000 requests while one of three peers fails at random: only what it had in flight fails, and nothing is left',
+  { timeout: 120_000 },
+  async () => {
+    let bad = false
+    let state = 1
+    // The same sequence every time.
+    const random = () => (state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0) / 2 ** 32
+    const moody: Answer = (req, res) => {
+      req.resume()
+      const mood = bad ? random() : 1
+      if (mood < 0.4) req.socket.resetAndDestroy()
+      else if (mood < 0.7) res.writeHead(503).end('busy')
+      else res.end('a')
     }
-  }
-  await Promise.all(Array.from({ length: 20 }, client))
-  expect(failed).toBeGreaterThan(0)
-  // Each ban lets through what is in flight then; each trial one.
-  expect(failed).toBeLessThan(1_000)
-  await settled(checkups)
-  await eventually(() => expect(peers.map(({ sockets }) => sockets.size <= 4)).toEqual([true, true, true]))
-  agent.destroy()
-  await eventually(() => expect(peers.map(({ sockets }) => sockets.size)).toEqual([0, 0, 0]))
-})
+    const peers = [await startServer('a', moody), await startServer('b'), await startServer('c')]
+    const checkups = checkupsOf(
+      peers.map(({ address }) => address),
+      { failTimeout: 50, keepalive: 4 },
+    )
+    const agent = agentOf(checkups)
+    let failed = 0
+    let left = 10_000
+    const client = async () => {
+      for (; left > 0; left--) {
+        if (left % 500 === 0) bad = !bad
+        const reply = await ask(agent, left % 3 === 0 ? { method: 'POST', body: bytes(1_000) } : {}).catch(
+          () => undefined,
+        )
+        if (reply?.status !== 200) failed++
+      }
+    }
+    await Promise.all(Array.from({ length: 20 }, client))
+    expect(failed).toBeGreaterThan(0)
+    // Each ban lets through what is in flight then; each trial one.
+    expect(failed).toBeLessThan(1_000)
+    await settled(checkups)
+    await eventually(() => expect(peers.map(({ sockets }) => sockets.size <= 4)).toEqual([true, true, true]))
+    agent.destroy()
+    await eventually(() => expect(peers.map(({ sockets }) => sockets.size)).toEqual([0, 0, 0]))
+  },
+)
 
 describe('https', () => {
   const tls = { cert, key }
