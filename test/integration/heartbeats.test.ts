@@ -6,9 +6,10 @@ import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Checkups, type HeartbeatOptions, type PeerEvent, type ServerOptions } from '../../src/index.js'
+import { Checkups, type Attempt, type HeartbeatOptions, type PeerEvent, type ServerOptions } from '../../src/index.js'
 import { eventually } from '../support/eventually.js'
 import { startRaw, startServer } from '../support/http.js'
+import { freePort } from '../support/servers.js'
 
 /** A process of its own that answers with its number, at a port or a path. */
 interface Backend {
@@ -16,7 +17,9 @@ interface Backend {
   readonly process: ChildProcess
 }
 
-async function startBackend(where = '0'): Promise<Backend> {
+/** While it is dead its port must not become somebody else's, hence not one of the system's choosing. */
+async function startBackend(place?: string): Promise<Backend> {
+  const where = place ?? String(await freePort())
   const child = fork(fileURLToPath(new URL('backend.ts', import.meta.url)), [where], { execArgv: ['--import', 'tsx'] })
   const exited = once(child, 'exit')
   onTestFinished(async () => {
@@ -86,12 +89,14 @@ function allPass(checkups: Checkups, backends: readonly { address: string }[]): 
 function startTraffic(checkups: Checkups) {
   const answers = new Set<string>()
   const failures: unknown[] = []
+  const attempts: Attempt[] = []
   let running = true
   const client = async () => {
     while (running) {
       await checkups
         .readyOk('test', async (peer, { signal }) => (await fetch(peer.origin(), { signal })).text(), {
-          tryTimeout: 500,
+          tryTimeout: 2_000,
+          attempts,
         })
         .then(
           (text) => answers.add(text),
@@ -106,7 +111,7 @@ function startTraffic(checkups: Checkups) {
     return { answers, failures }
   }
   onTestFinished(() => stop().then(() => undefined))
-  return { answers, failures, stop }
+  return { answers, failures, attempts, stop }
 }
 
 describe('a backend that dies', () => {
@@ -150,6 +155,11 @@ describe('a backend that dies', () => {
     const { ms, reason } = await down
     expect(reason).toBe(`timeout after ${RULES.timeout} ms`)
     expect(ms).toBeLessThan(DETECTED)
+
+    // What it had is asked of the other one.
+    const late = () =>
+      traffic.attempts.filter(({ peer, verdict }) => peer.address === victim.address && verdict === 'failed')
+    await eventually(() => expect(late()).not.toEqual([]))
 
     const up = next(checkups, 'peer:up', victim)
     victim.process.kill('SIGCONT')
@@ -272,8 +282,15 @@ describe('a process with heartbeats', () => {
   it('waits for start() to the first checks, though nothing else runs', async () => {
     // Whether it ends before them would be a matter of chance, hence several.
     const servers = await Promise.all(['a', 'b', 'c', 'd'].map((name) => startServer(name)))
+    // No second check comes, however long it takes to end.
+    const heartbeat: HeartbeatOptions = {
+      type: 'http',
+      defaultDown: true,
+      interval: 3_600_000,
+      fastInterval: 3_600_000,
+    }
     const ends = servers.map(({ address }) =>
-      run([address], { type: 'http', defaultDown: true }, `await checkups.start()\nconsole.log('started')`),
+      run([address], heartbeat, `await checkups.start()\nconsole.log('started')`),
     )
     for (const ended of await Promise.all(ends)) expect(ended).toEqual({ code: 0, output: 'started\n' })
     for (const { seen } of servers) expect(seen).toHaveLength(1)
