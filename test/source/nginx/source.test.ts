@@ -105,7 +105,7 @@ describe('includes', () => {
     expect(await failure(newFolder({ ...twice, 'nginx.conf': 'include 0;', 20: '' }))).toContain(
       'more than 10000 files',
     )
-  })
+  }, 180_000)
 
   it('that are no files, or wrong, say where', async () => {
     expect(await failure(newFolder({ 'nginx.conf': 'include d;', 'd/x': '' }))).toContain('not a regular file')
