@@ -7,6 +7,7 @@ import { killBackend, startBackend, type Backend } from './gateway/backends.js'
 const backends = await Promise.all(['a', 'b', 'c'].map((name) => startBackend(name)))
 
 const checkups = new Checkups({
+  retryBudget: false, // until the heartbeats have seen it, every third request is repeated
   upstreams: {
     api: {
       servers: backends.map(({ port }) => `127.0.0.1:${port}`),
