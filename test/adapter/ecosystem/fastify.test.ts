@@ -8,7 +8,7 @@ import { Picks } from '../../../examples/ecosystem/lib/picks.js'
 import { createAgent } from '../../../src/adapter/http-agent.js'
 import type { Checkups } from '../../../src/index.js'
 import { bytes, refusing, startServer } from '../../support/http.js'
-import { checkupsOf, CONCURRENCY, failuresSeen, killOne, marks, settled, startThree } from './harness.js'
+import { checkupsOf, CONCURRENCY, failuresSeen, FOR_GOOD, killOne, marks, settled, startThree } from './harness.js'
 
 async function textOf(url: string, init: RequestInit = {}): Promise<string> {
   const response = await fetch(url, init)
@@ -120,7 +120,7 @@ describe('@fastify/reply-from by getUpstream alone', () => {
 
   it('one request after another: exactly maxFails', async () => {
     const b = await startServer('b')
-    const checkups = checkupsOf([refusing(), b.address], { maxFails: 2 })
+    const checkups = checkupsOf([refusing(), b.address], { maxFails: 2, failTimeout: FOR_GOOD })
     const seen = failuresSeen()
     const url = await startGetUpstream(checkups)
     const statuses: number[] = []

@@ -7,8 +7,9 @@ import type { AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished } from 'vitest'
 import type { OutcomeMessage } from '../../../src/channels.js'
-import { Checkups, type UpstreamOptions } from '../../../src/index.js'
+import { Checkups, type Clock, type UpstreamOptions } from '../../../src/index.js'
 import { eventually } from '../../support/eventually.js'
+import { ownHost } from '../../support/servers.js'
 
 export interface PeerProcess {
   readonly name: string
@@ -18,7 +19,7 @@ export interface PeerProcess {
 
 /** A peer that answers, after some milliseconds, with its name, the method, the path and the length of the body. */
 export async function startProcess(name: string): Promise<PeerProcess> {
-  const child = fork(fileURLToPath(new URL('peer-process.js', import.meta.url)), [name], { execArgv: [] })
+  const child = fork(fileURLToPath(new URL('peer-process.js', import.meta.url)), [name, ownHost()], { execArgv: [] })
   onTestFinished(() => void child.kill('SIGKILL'))
   const [address] = (await once(child, 'message')) as [string]
   return { name, address, child }
@@ -31,12 +32,15 @@ export async function kill({ child }: PeerProcess): Promise<void> {
   await exited
 }
 
+/** Longer than any test: who is out stays out, however slow the machine. */
+export const FOR_GOOD = 600_000
+
 /** Three peers, and an instance with the upstream `api`. */
 export async function startThree(options: Omit<UpstreamOptions, 'servers'> = {}) {
   const peers = await Promise.all(['a', 'b', 'c'].map(startProcess))
   const checkups = checkupsOf(
     peers.map(({ address }) => address),
-    options,
+    { failTimeout: FOR_GOOD, ...options },
   )
   return { peers, checkups }
 }
@@ -44,8 +48,9 @@ export async function startThree(options: Omit<UpstreamOptions, 'servers'> = {})
 export function checkupsOf(
   servers: UpstreamOptions['servers'],
   options: Omit<UpstreamOptions, 'servers'> = {},
+  clock?: Clock,
 ): Checkups {
-  const checkups = new Checkups({ upstreams: { api: { servers, ...options } }, random: () => 0 })
+  const checkups = new Checkups({ upstreams: { api: { servers, ...options } }, random: () => 0, clock })
   onTestFinished(() => checkups.close())
   return checkups
 }

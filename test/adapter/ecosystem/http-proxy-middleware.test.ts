@@ -13,6 +13,7 @@ import {
   checkupsOf,
   CONCURRENCY,
   failuresSeen,
+  FOR_GOOD,
   inFlight,
   killOne,
   listen,
@@ -155,7 +156,7 @@ describe('by its router alone', () => {
 
   it('one request after another: exactly maxFails', async () => {
     const b = await startServer('b')
-    const checkups = checkupsOf([refusing(), b.address], { maxFails: 2 })
+    const checkups = checkupsOf([refusing(), b.address], { maxFails: 2, failTimeout: FOR_GOOD })
     const seen = failuresSeen()
     const url = await startGateway(byRouter(checkups))
     const statuses: number[] = []
