@@ -15,6 +15,7 @@ import { AttemptsError, ConfigError, UnknownUpstreamError } from '../../../src/i
 import { listen } from '../../health/probe/servers.js'
 import { eventually } from '../../support/eventually.js'
 import { certificate, freePort } from '../../support/servers.js'
+import { stopSystemClock } from '../../support/system-clock.js'
 import {
   addressOf,
   checkupsOf,
@@ -166,17 +167,23 @@ describe('a peer that cannot be connected to', () => {
     ['refuses', () => refusing()],
     ['does not answer', unconnectable],
     ['has no socket', () => 'unix:/nonexistent/app.sock'],
-  ])('%s: the next one is, and what the client has said by then is kept for it', async (_, bad) => {
+  ])('%s: the next one is, and what the client has said by then is kept for it', async (says, bad) => {
+    const clock = stopSystemClock()
     const checkups = checkupsOf([await bad(), await startNamed('b')], { timeouts: { connect: 200 } })
     const { port, failures } = await startProxy(checkups)
     const { socket, ended } = await openClient(port)
     socket.end('said early')
+    if (says === 'does not answer') {
+      await eventually(() => expect(inFlight(checkups)).toEqual([1, 0]))
+      await clock.advance(200)
+    }
     expect(await ended).toBe('b:said early')
     expect([marks(checkups), failures]).toEqual([[1, 0], []])
     await settled(checkups)
   })
 
   it('what is kept is bounded: the client waits, and loses nothing', async () => {
+    const clock = stopSystemClock()
     const all = bytes(5_000_000)
     const heard = createHash('sha256')
     const sink = await startTcp((socket) => {
@@ -189,13 +196,12 @@ describe('a peer that cannot be connected to', () => {
     const { socket, ended } = await openClient(running.port)
     socket.end(all)
     const own = await accepted
-    let most = 0
-    while (inFlight(checkups)[1] === 0) {
-      most = Math.max(most, own.bytesRead)
-      await new Promise((resolve) => setImmediate(resolve))
-    }
-    expect(most).toBeGreaterThan(0)
-    expect(most).toBeLessThan(200_000)
+    await eventually(() => expect(own.bytesRead).toBeGreaterThan(0))
+    // Time for more to come, if it were read.
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    expect(inFlight(checkups)).toEqual([1, 0])
+    expect(own.bytesRead).toBeLessThan(200_000)
+    await clock.advance(500)
     expect(await ended).toBe('done')
     expect(heard.digest('hex')).toBe(sha(all))
   })
@@ -249,10 +255,13 @@ describe('each direction ends by itself', () => {
   })
 
   it('the client ends before there is a peer', async () => {
+    const clock = stopSystemClock()
     const checkups = checkupsOf([await unconnectable(), await startNamed('b')], { timeouts: { connect: 200 } })
     const { port } = await startProxy(checkups)
     const { socket, ended } = await openClient(port)
     socket.end()
+    await eventually(() => expect(inFlight(checkups)).toEqual([1, 0]))
+    await clock.advance(200)
     expect(await ended).toBe('b:')
     await settled(checkups)
   })
@@ -469,21 +478,22 @@ describe('a connection on which nothing is said', () => {
   })
 
   it.each(['client', 'peer'])('is not idle while only the %s speaks', async (who) => {
-    const period = 50
-    const speak = (socket: Socket) => {
-      const timer = setInterval(() => socket.write('.'), period)
-      socket.once('close', () => clearInterval(timer))
-    }
+    const clock = stopSystemClock()
     let heard = 0
-    const peer = await startTcp((socket) => {
-      socket.on('data', (chunk: Buffer) => (heard += chunk.length))
-      if (who === 'peer') speak(socket)
-    })
-    const { port } = await startProxy(checkupsOf([peer]), { idleTimeout: 4 * period })
-    const { socket, text } = await openClient(port)
-    if (who === 'client') speak(socket)
-    await eventually(() => expect(who === 'client' ? heard : text().length).toBeGreaterThan(10))
-    expect(socket.destroyed).toBe(false)
+    const peer = await startTcp((socket) => socket.on('data', (chunk: Buffer) => (heard += chunk.length)))
+    const checkups = checkupsOf([peer])
+    const { port } = await startProxy(checkups, { idleTimeout: 100 })
+    const { socket, text, closed } = await openClient(port)
+    await eventually(() => expect(peer.sockets.size).toBe(1))
+    const [other] = peer.sockets
+    for (let i = 1; i <= 10; i++) {
+      ;(who === 'client' ? socket : other!).write('.')
+      await eventually(() => expect(who === 'client' ? heard : text().length).toBe(i))
+      await clock.advance(99)
+    }
+    expect([socket.destroyed, inFlight(checkups)]).toEqual([false, [1]])
+    await clock.advance(1)
+    expect(await closed).toBe('ECONNRESET')
   })
 })
 
@@ -514,12 +524,14 @@ describe('close', () => {
   })
 
   it('may be followed by listen', async () => {
+    const clock = stopSystemClock()
     const { port, proxy } = await startProxy(checkupsOf([await startNamed('a')]), { drainTimeout: 50 })
     const old = await openClient(port)
     await eventually(() => expect(old.text()).toBe('a:'))
     proxy.close()
     proxy.listen(port, '127.0.0.1')
     await once(proxy, 'listening')
+    await clock.advance(50)
     expect(await namesOf(port, 2)).toBe('aa')
     expect(old.socket.destroyed).toBe(false)
   })

@@ -8,7 +8,7 @@ import { eventually } from '../../support/eventually.js'
 import { bytes, inFlight, marks, refusing, settled, startRaw, startServer } from '../../support/http.js'
 import { whenRead, type Answer, type Backend, type Gateway, type Place } from '../../support/http.js'
 import { stopSystemClock } from '../../support/system-clock.js'
-import { dispatching, silent, socketPath, tls, type Dispatching } from './support.js'
+import { asked, dispatching, silent, socketPath, tls, type Dispatching } from './support.js'
 
 const asGateway = (dispatching: Dispatching) => dispatching as unknown as Gateway
 const never: Answer = (req) => req.resume()
@@ -194,7 +194,7 @@ describe('settings that change count from the next request on', () => {
     const test = dispatching([a, b])
     await test.checkups.updateUpstream('test', { servers: [a.address, b.address], tryTimeout: 50 })
     const text = get(test)
-    await once(a.server, 'connection')
+    await asked(a)
     await clock.advance(50)
     expect(await text).toBe('b')
   })

@@ -10,7 +10,7 @@ import { eventually } from '../../support/eventually.js'
 import { inFlight, marks, refusing, settled, startRaw, startServer, statusOf } from '../../support/http.js'
 import type { Answer, Gateway, Listening } from '../../support/http.js'
 import { stopSystemClock } from '../../support/system-clock.js'
-import { checkupsFor, dispatching, says, silent, type CheckupsSettings, type Dispatching } from './support.js'
+import { asked, checkupsFor, dispatching, says, silent, type CheckupsSettings, type Dispatching } from './support.js'
 
 const asGateway = (dispatching: Dispatching) => dispatching as unknown as Gateway
 /** Node's own fetch; its types know another version of undici. */
@@ -265,8 +265,7 @@ describe('a peer that fails before it answers', () => {
     const [a, b] = [await startPeer(), await startServer('b')]
     const test = dispatching([a, b], options)
     const answer = get(test)
-    await once(a.server, 'connection')
-    // Of those that fail by themselves it is none of the matter.
+    await asked(a)
     await clock.advance(50)
     expect(await answer).toBe('200 b')
     expect(marks(asGateway(test), a)).toBe(1)
@@ -278,7 +277,7 @@ describe('a peer that fails before it answers', () => {
     const [a, b] = [await startPeer(), await startServer('b')]
     const test = dispatching([a, b], options)
     const failure = thrown(get(test, { method: 'POST', body: 'x' }))
-    await once(a.server, 'connection')
+    await asked(a)
     await clock.advance(50)
     const error = await failure
     expect(error).toMatchObject({ code: 'ERR_CHECKUPS_STOPPED', attempts: [{ verdict: 'stop' }] })
@@ -369,7 +368,7 @@ describe('a request that is aborted counts against nobody', () => {
       const test = dispatching([a, await startServer('b')])
       const controller = new AbortController()
       const work = client('http://test/', { dispatcher: test.dispatcher, signal: controller.signal })
-      await once(a.server, 'connection').then(([socket]) => once(socket as never, 'data'))
+      await asked(a)
       await gone(test, a, work, controller)
     },
   )

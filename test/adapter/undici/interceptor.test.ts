@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { Agent, fetch as undiciFetch, interceptors, request, type Dispatcher } from 'undici'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { balance, type InterceptorOptions } from '../../../src/adapter/undici.js'
@@ -7,7 +6,7 @@ import { eventually } from '../../support/eventually.js'
 import { inFlight, marks, refusing, settled, startRaw, startServer, whenRead } from '../../support/http.js'
 import type { Gateway, Servers } from '../../support/http.js'
 import { stopSystemClock } from '../../support/system-clock.js'
-import { checkupsFor, silent, socketPath, tls, type CheckupsSettings } from './support.js'
+import { asked, checkupsFor, silent, socketPath, tls, type CheckupsSettings } from './support.js'
 
 function composed(servers: Servers, options: CheckupsSettings & InterceptorOptions & { agent?: Agent.Options } = {}) {
   const { upstream, upstreams, retryBudget, agent: agentOptions, ...rest } = options
@@ -49,7 +48,7 @@ it('answers that send a request on, bodies and time limits are as with a dispatc
   const hangs = await silent()
   const { dispatcher, gateway } = composed([a, hangs, b], { tryTimeout: 50 })
   const answer = get(dispatcher, 'http://test/', { method: 'PUT', body: 'body' })
-  await once(hangs.server, 'connection')
+  await asked(hangs)
   await clock.advance(50)
   expect(await answer).toBe('b')
   expect(b.seen).toMatchObject([{ length: 4 }])

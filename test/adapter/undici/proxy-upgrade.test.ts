@@ -7,7 +7,7 @@ import { eventually } from '../../support/eventually.js'
 import { inFlight, marks, refusing, settled, startRaw, startServer, statusOf } from '../../support/http.js'
 import type { Backend } from '../../support/http.js'
 import { stopSystemClock } from '../../support/system-clock.js'
-import { raw, says, silent, startProxy, startRecorder, type Proxying } from './support.js'
+import { asked, raw, says, silent, startProxy, startRecorder, type Proxying } from './support.js'
 
 /** Sends its name, and then everything back. */
 async function startEcho(name: string): Promise<Backend> {
@@ -100,7 +100,7 @@ describe('a WebSocket', () => {
     const a = await silent()
     const gateway = await startProxy([a, await startEcho('b')], { tryTimeout: 50 })
     const opened = open(gateway)
-    await once(a.server, 'connection')
+    await asked(a)
     await clock.advance(50)
     expect((await opened).name).toBe('b')
     expect(marks(gateway, a)).toBe(1)

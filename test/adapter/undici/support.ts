@@ -94,6 +94,12 @@ export function says(text: string | Buffer, then: (socket: Socket) => unknown = 
 /** A server that accepts and says nothing. */
 export const silent = (): Promise<Listening> => startRaw((socket) => socket.resume())
 
+/** Resolves when the first bytes of the next connection have come: by then its other side knows that it stands. */
+export async function asked({ server }: Listening): Promise<void> {
+  const [socket] = (await once(server, 'connection')) as [Socket]
+  await once(socket, 'data')
+}
+
 /** A server that writes down what it gets, as text, and answers every piece of it. */
 export async function startRecorder(answer = 'HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nr') {
   const recorder = { text: '' }
