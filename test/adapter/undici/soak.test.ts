@@ -87,7 +87,7 @@ it.each([1, 3])('with maxFails: %i as many requests see the dead one', async (ma
 
 describe.each(ways)('a slow peer, with %s', (_, start) => {
   it('gets little from fastest-first', async () => {
-    const slow: Answer = (req, res) => void req.resume().once('end', () => setTimeout(() => res.end('slow'), 40))
+    const slow: Answer = (req, res) => void req.resume().once('end', () => setTimeout(() => res.end('slow'), 400))
     const backends = [await startServer('slow', slow), await startServer('b'), await startServer('c')]
     const { ask } = await start(backends, { upstream: { balancer: 'fastest-first' } })
     const texts: string[] = []
