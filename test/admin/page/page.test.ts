@@ -307,12 +307,13 @@ describe('the stream', () => {
       for (let i = 0; i < 50; i++) {
         checkups.feedbackStatus('edge', { host: `10.20.0.${(tick * 50 + i) % 250}`, port: 8080 }, 'failed')
       }
-      const begun = performance.now()
+      const begun = process.cpuUsage()
       await clock.advance(1_000)
-      times.push(performance.now() - begun)
+      const { user, system } = process.cpuUsage(begun)
+      times.push((user + system) / 1_000)
     }
     expect(viewer.patches()).toHaveLength(40)
-    // The fastest: of a busy machine nothing else can be said. Usually it is about 5 ms.
-    expect(Math.min(...times)).toBeLessThan(20)
+    // Of the processor's time, of which others take none; the median, for some collect garbage. Usually it is about 5 ms.
+    expect(times.sort((a, b) => a - b)[20]).toBeLessThan(20)
   })
 })

@@ -155,15 +155,20 @@ whereConsul('an instance that follows Consul', () => {
     expect(ports(checkups, 'api')).toEqual(['81']) // The last one stays.
   })
 
-  it('closes at once amid its long polls', async () => {
+  it('closes in less than 100 ms amid its long polls', async () => {
     const consul = await startConsul()
     await consul.put('upstreams/api/127.0.0.1:1', '')
-    const services = consulServices({ services: { web: 'web' }, address: consul.address })
-    const checkups = open({ sources: [kv(consul), ...services] })
-    await checkups.start()
-    await eventually(() => expect(checkups.getStatus().sources.every(({ asks }) => asks >= 2)).toBe(true))
-    const begun = performance.now()
-    await checkups.close()
-    expect(performance.now() - begun).toBeLessThan(10_000) // The wait is 60 s.
+    const times: number[] = []
+    for (let i = 0; i < 5; i++) {
+      const services = consulServices({ services: { web: 'web' }, address: consul.address })
+      const checkups = open({ sources: [kv(consul), ...services] })
+      await checkups.start()
+      await eventually(() => expect(checkups.getStatus().sources.every(({ asks }) => asks >= 2)).toBe(true))
+      const begun = performance.now()
+      await checkups.close()
+      times.push(performance.now() - begun)
+    }
+    // The fastest: a busy machine may take longer.
+    expect(Math.min(...times)).toBeLessThan(100)
   })
 })
