@@ -642,6 +642,17 @@ describe('in a register', () => {
     expect(await register.metrics()).toBe('\n')
   })
 
+  it('instances stand in the order in which they were begun', async () => {
+    const register = new Registry()
+    const names = Array.from({ length: 100 }, (_, i) => `${i}`)
+    const metrics = await Promise.all(
+      names.map((name) => collectMetrics(harness(level('a')).checkups, { register, name })),
+    )
+    onTestFinished(() => metrics.forEach((one) => one.close()))
+    const { values } = scraped(register)
+    expect(Object.keys(await values('retries_total'))).toEqual(names.map((name) => `checkups="${name}"`))
+  })
+
   it('two of one name are refused, and the first goes on', async () => {
     const register = new Registry()
     const [one, other] = [harness(level('a')), harness(level('b'))]
