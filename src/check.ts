@@ -53,6 +53,14 @@ export function array(path: string, key: string, value: unknown): readonly unkno
   throw expected(path, key, 'an array', value)
 }
 
+/** Those of them that are given. */
+export function functions<T extends object>(path: string, value: T, keys: readonly (string & keyof T)[]): void {
+  for (const key of keys) {
+    const one: unknown = value[key]
+    if (one !== undefined && typeof one !== 'function') throw expected(path, key, 'a function', one)
+  }
+}
+
 /** Refuses a misspelt option before it is silently ignored. */
 export function onlyKeys(path: string, value: object, known: ReadonlySet<string>): void {
   for (const key in value) {

@@ -4,12 +4,12 @@
  *
  * @module checkups/http-agent
  */
-import { finalVerdict } from './http.js'
+import { checkHashKey, finalVerdict } from './http.js'
 import { errorMonitor, type EventEmitter } from 'node:events'
 import { Agent as HttpAgent, type AgentOptions, type ClientRequest, type IncomingMessage } from 'node:http'
 import { Agent as HttpsAgent, type AgentOptions as HttpsAgentOptions, type RequestOptions } from 'node:https'
 import { isIP, type Socket } from 'node:net'
-import { oneOf, onlyKeys, record, string } from '../check.js'
+import { functions, oneOf, onlyKeys, record, string } from '../check.js'
 import type { Checkups } from '../checkups.js'
 import type { HasStatus, RetryVerdict } from '../health/outcome.js'
 import type { AttemptContext } from '../upstream/attempt.js'
@@ -76,6 +76,8 @@ export function createAgent(checkups: Checkups, key: string | AgentKey, options?
 export function createAgent(checkups: Checkups, key: string | AgentKey, options: BalancedAgentOptions = {}): HttpAgent {
   onlyKeys('options', record('options', '', options), OPTION_KEYS)
   const protocol = oneOf('options', 'protocol', options.protocol ?? 'http', ['http', 'https'])
+  functions('options', options, ['clusterKey'])
+  checkHashKey(options.hashKey, ['url'])
   if (typeof key !== 'function') string('key', '', key)
   const pool = new AgentPool(checkups, protocol, { ...options.agent, ...OWN_LIMITS })
   const base = protocol === 'https' ? HttpsAgent : (HttpAgent as unknown as typeof HttpsAgent)

@@ -7,6 +7,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { expected, record } from '../check.js'
 import type { Checkups } from '../checkups.js'
 import { AgentPool } from './agent.js'
 import { Clients } from './clients.js'
@@ -53,6 +54,8 @@ export function balanceProxy(
   proxy: ProxyServer,
   options: BalancedProxyOptions = {},
 ): BalancedProxy {
+  const { web } = record('proxy', '', proxy)
+  if (typeof web !== 'function') throw expected('proxy', 'web', 'a function', web)
   checkBalancedProxyOptions(options)
   const agents = new AgentPool(checkups, options.protocol ?? 'http', { timeout: IDLE, ...options.agent })
   const clients = new Clients()

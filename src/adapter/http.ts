@@ -1,6 +1,7 @@
 /** What every HTTP adapter goes by: what may be repeated, and a request body that can be sent again. */
 import { STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
+import { expected, record, string } from '../check.js'
 import { systemClock } from '../clock.js'
 import { isCheckupsError } from '../errors.js'
 import { parseRetryAfter, type RetryVerdict } from '../health/outcome.js'
@@ -38,6 +39,14 @@ export interface HashHeader {
 
 /** What a request is hashed by: the client's address, the URL, a header, or what a function says. */
 export type HashKeyOption = 'ip' | 'url' | HashHeader | ((request: IncomingMessage) => string | Uint8Array | undefined)
+
+/** @throws ConfigError */
+export function checkHashKey(option: unknown, words: readonly string[]): void {
+  if (option === undefined || typeof option === 'function' || words.includes(option as string)) return
+  const known = words.map((word) => JSON.stringify(word)).join(' or ')
+  if (typeof option !== 'object') throw expected('options', 'hashKey', `${known}, { header } or a function`, option)
+  string('options.hashKey', 'header', record('options', 'hashKey', option)['header'])
+}
 
 export function hashKeyOf(
   option: HashKeyOption | undefined,

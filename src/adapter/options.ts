@@ -1,11 +1,11 @@
 /** What all adapters that repeat HTTP requests may be told. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { integer, milliseconds } from '../check.js'
+import { array, functions, integer, milliseconds } from '../check.js'
 import type { Checkups } from '../checkups.js'
 import type { Attempt } from '../upstream/attempt.js'
 import { checkBackoff, type Backoff } from '../upstream/backoff.js'
 import type { RetryBudget } from '../upstream/budget.js'
-import type { GatewayStatus, HashKeyOption } from './http.js'
+import { checkHashKey, type GatewayStatus, type HashKeyOption } from './http.js'
 
 /** How requests are repeated. */
 export interface RepeatOptions {
@@ -74,8 +74,16 @@ export const GATEWAY_KEYS = [...REPEAT_KEYS, 'key', 'hashKey', 'clusterKey', 'on
 const MOST_TRIES = 2 ** 31 - 1
 
 /** @throws ConfigError */
+export function checkGateway(options: GatewayOptions): void {
+  functions('options', options, ['key', 'clusterKey', 'onEnd', 'onFailure'])
+  checkHashKey(options.hashKey, ['ip', 'url'])
+}
+
+/** @throws ConfigError */
 export function compileRepeat(checkups: Checkups, options: RepeatOptions) {
   const { retryStatuses = [502, 503, 504], bodyLimit = 2 ** 20, tries, timeout, tryTimeout, backoff } = options
+  for (const [i, status] of array('options', 'retryStatuses', retryStatuses).entries())
+    integer('options', `retryStatuses[${i}]`, status, 100, 599)
   if (tries !== undefined) integer('options', 'tries', tries, 0, MOST_TRIES)
   if (timeout !== undefined) milliseconds('options', 'timeout', timeout)
   if (tryTimeout !== undefined) milliseconds('options', 'tryTimeout', tryTimeout)

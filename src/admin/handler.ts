@@ -1,6 +1,6 @@
 /** From a request to what is done at its path, and back: every request passes the same gates, in the same order. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { array, boolean, expected, integer, milliseconds, onlyKeys, record, string } from '../check.js'
+import { array, boolean, expected, functions, integer, milliseconds, onlyKeys, record, string } from '../check.js'
 import type { Checkups } from '../checkups.js'
 import { systemClock, type Clock } from '../clock.js'
 import { ConfigError, isCheckupsError } from '../errors.js'
@@ -180,7 +180,7 @@ export class Handler {
       bodyTimeout: milliseconds(path, 'bodyTimeout', options.bodyTimeout ?? 10_000, 1),
     }
     if (store !== undefined) checkStore(`${path}.store`, store, checkups)
-    if (onAudit !== undefined && typeof onAudit !== 'function') throw expected(path, 'onAudit', 'a function', onAudit)
+    functions(path, options, ['onAudit'])
 
     const interfaces = compileInterfaces(`${path}.interfaces`, options.interfaces ?? {})
     this.#journal = new Journal(checkups)

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { BalancedProxyOptions } from '../../src/adapter/http-proxy.js'
-import { ConfigError } from '../../src/index.js'
+import { balanceProxy } from '../../src/adapter/http-proxy.js'
+import { Checkups, ConfigError } from '../../src/index.js'
 import { eventually } from '../support/eventually.js'
 import { answers, bytes, inFlight, marks, proxies, refusing, send } from '../support/http.js'
 import { SILENCE, startGateway, startRaw, startServer, whenRead } from '../support/http.js'
@@ -94,6 +95,8 @@ describe('options are checked when the balanced proxy is made', () => {
     ['one that does not exist', { retries: 3 }, 'options.retries'],
     ['protocol', { protocol: 'ftp' }, 'options.protocol'],
     ['bodyLimit', { bodyLimit: -1 }, 'options.bodyLimit'],
+    ['key', { key: 'api' }, 'options.key'],
+    ['hashKey', { hashKey: 'header' }, 'options.hashKey'],
   ]
   it.each(rows)('%s', async (_, options, message) => {
     const error = await startGateway([refusing()], options).then(
@@ -102,5 +105,12 @@ describe('options are checked when the balanced proxy is made', () => {
     )
     expect(error).toBeInstanceOf(ConfigError)
     expect((error as Error).message).toContain(message)
+  })
+
+  it('and the proxy is one, and in its place', () => {
+    const checkups = new Checkups()
+    expect(() => balanceProxy(proxies['http-proxy']() as never, checkups as never)).toThrow(
+      new ConfigError('proxy.web', 'expected a function, got undefined'),
+    )
   })
 })

@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AgentOptions } from 'node:https'
 import type { Duplex } from 'node:stream'
 import { oneOf, onlyKeys, record } from '../../check.js'
-import { GATEWAY_KEYS, type GatewayOptions } from '../options.js'
+import { checkGateway, GATEWAY_KEYS, type GatewayOptions } from '../options.js'
 
 /** The part of `http-proxy`'s server that is used. */
 export interface ProxyServer {
@@ -31,5 +31,6 @@ const KEYS = new Set([...GATEWAY_KEYS, 'protocol', 'agent', 'proxyOptions'])
 /** @throws ConfigError */
 export function checkBalancedProxyOptions(options: BalancedProxyOptions): void {
   onlyKeys('options', record('options', '', options), KEYS)
+  checkGateway(options)
   oneOf('options', 'protocol', options.protocol ?? 'http', ['http', 'https'])
 }

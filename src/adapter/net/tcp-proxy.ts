@@ -1,6 +1,6 @@
 /** A TCP server that passes connections on to peers. */
 import { Server, type Socket } from 'node:net'
-import { boolean, integer, milliseconds, onlyKeys, oneOf, record, string } from '../../check.js'
+import { boolean, functions, integer, milliseconds, onlyKeys, oneOf, record, string } from '../../check.js'
 import type { Checkups } from '../../checkups.js'
 import { systemClock, Timer } from '../../clock.js'
 import { ConfigError } from '../../errors.js'
@@ -219,6 +219,7 @@ function settingsOf(options: TcpProxyOptions): Settings {
   const constant = upstream === undefined ? undefined : string('options', 'upstream', upstream)
   if (typeof key !== 'function') oneOf('options', 'key', key, ['port', 'sni'])
   if (typeof hashKey !== 'function') oneOf('options', 'hashKey', hashKey, ['ip'])
+  functions('options', options, ['clusterKey', 'onFailure'])
   const sni = options.sni === undefined ? key === 'sni' : boolean('options', 'sni', options.sni)
   if (key === 'sni' && !sni) throw new ConfigError('options.sni', 'key needs it')
   onlyKeys('options.proxyProtocol', record('options', 'proxyProtocol', proxyProtocol), PROXY_PROTOCOL_KEYS)

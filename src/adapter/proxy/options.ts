@@ -1,7 +1,7 @@
 /** What a proxy handler may be told. */
 import type { IncomingMessage } from 'node:http'
 import { boolean, oneOf, onlyKeys, record } from '../../check.js'
-import { GATEWAY_KEYS, type GatewayOptions } from '../options.js'
+import { checkGateway, GATEWAY_KEYS, type GatewayOptions } from '../options.js'
 import type { ClientOptions, ConnectOptions, Protocol } from '../undici/connections.js'
 
 /** Which fields tell a peer of the client: `X-Forwarded-For`, `-Proto` and `-Host`, `Forwarded` (RFC 7239), or both. */
@@ -34,6 +34,7 @@ const KEYS = new Set([...GATEWAY_KEYS, 'protocol', 'connect', 'client', 'host', 
 /** @throws ConfigError */
 export function checkProxyOptions(options: ProxyOptions): void {
   onlyKeys('options', record('options', '', options), KEYS)
+  checkGateway(options)
   const { protocol, host, forwarded, trust } = options
   if (typeof protocol !== 'function') oneOf('options', 'protocol', protocol ?? 'http', ['http', 'https'])
   oneOf('options', 'host', host ?? 'client', ['client', 'peer'])

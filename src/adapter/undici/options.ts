@@ -1,6 +1,6 @@
 /** What a dispatcher and an interceptor may be told. */
 import type { Dispatcher } from 'undici'
-import { boolean, oneOf, onlyKeys, record } from '../../check.js'
+import { boolean, functions, oneOf, onlyKeys, record } from '../../check.js'
 import type { SelectOptions } from '../../upstream/selection.js'
 import { REPEAT_KEYS, type RepeatOptions } from '../options.js'
 import type { ClientOptions, ConnectOptions, Protocol } from './connections.js'
@@ -52,7 +52,9 @@ export function checkInterceptorOptions(options: InterceptorOptions): void {
   boolean('options', 'passUnknown', options.passUnknown ?? false)
 }
 
-function checkCommon({ protocol = 'http', host = 'origin' }: BalanceOptions): void {
+function checkCommon(options: BalanceOptions): void {
+  const { protocol = 'http', host = 'origin' } = options
+  functions('options', options, ['key', 'hashKey', 'clusterKey'])
   oneOf('options', 'protocol', protocol, ['http', 'https'])
   oneOf('options', 'host', host, ['origin', 'peer'])
 }

@@ -498,7 +498,8 @@ describe('https', () => {
 
 it('options are checked when the agent is made', () => {
   const checkups = checkupsOf([refusing()])
-  for (const options of [{ retries: 1 }, { protocol: 'ftp' }] as object[]) {
+  const bad = [{ retries: 1 }, { protocol: 'ftp' }, { hashKey: 'ip' }, { hashKey: {} }, { clusterKey: 'near' }]
+  for (const options of bad as object[]) {
     expect(() => createAgent(checkups, 'api', options)).toThrow(ConfigError)
   }
   expect(() => createAgent(checkups, '')).toThrow(ConfigError)

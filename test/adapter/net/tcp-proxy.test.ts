@@ -584,6 +584,7 @@ describe('options are checked when the proxy is made', () => {
     ['an empty upstream', { upstream: '' }, 'options.upstream'],
     ['sni', { key: 'sni', sni: false }, 'options.sni'],
     ['hashKey', { hashKey: 'url' }, 'options.hashKey'],
+    ['clusterKey', { clusterKey: 'near' }, 'options.clusterKey'],
     ['headLimit', { headLimit: 0 }, 'options.headLimit'],
     ['headTimeout', { headTimeout: Infinity }, 'options.headTimeout'],
     ['idleTimeout', { idleTimeout: -1 }, 'options.idleTimeout'],

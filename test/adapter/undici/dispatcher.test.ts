@@ -657,6 +657,10 @@ describe('options are checked', () => {
     ['bodyLimit', { bodyLimit: -1 }, 'options.bodyLimit'],
     ['protocol', { protocol: 'ftp' }, 'options.protocol'],
     ['host', { host: 'mine' }, 'options.host'],
+    ['key', { key: 'api' }, 'options.key'],
+    ['hashKey', { hashKey: 'url' }, 'options.hashKey'],
+    ['clusterKey', { clusterKey: 'near' }, 'options.clusterKey'],
+    ['retryStatuses', { retryStatuses: [99] }, 'options.retryStatuses[0]'],
   ]
   it.each(rows)('%s', (_, options, message) => {
     const checkups = checkupsFor([refusing()])

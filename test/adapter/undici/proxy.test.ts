@@ -526,6 +526,14 @@ describe('options are checked when the handler is made', () => {
     ['host', { host: 'mine' }, 'options.host'],
     ['forwarded', { forwarded: true }, 'options.forwarded'],
     ['trust', { trust: '10.0.0.0/8' }, 'options.trust'],
+    ['key', { key: 'api' }, 'options.key'],
+    ['clusterKey', { clusterKey: ['near'] }, 'options.clusterKey'],
+    ['hashKey', { hashKey: 'uri' }, 'options.hashKey'],
+    ['the header of hashKey', { hashKey: { name: 'x-user' } }, 'options.hashKey.header'],
+    ['onEnd', { onEnd: {} }, 'options.onEnd'],
+    ['onFailure', { onFailure: 502 }, 'options.onFailure'],
+    ['retryStatuses', { retryStatuses: 503 }, 'options.retryStatuses'],
+    ['one of retryStatuses', { retryStatuses: [503, '502'] }, 'options.retryStatuses[1]'],
   ]
   it.each(rows)('%s', (_, options, message) => {
     const checkups = checkupsFor([refusing()])
